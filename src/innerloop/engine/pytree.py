@@ -74,7 +74,7 @@ def check_selection(selection: object) -> None:
     raise InnerloopError("select", "is not a selection of parameters", got=selection, hint=hint)
 
 
-def shapes_only(tree: PyTree) -> str:
+def shapes_only(tree: PyTree, /) -> str:
     """A tree as text, with the dtype and shape of every array instead of its values."""
     return eqx.tree_pformat(tree)
 
