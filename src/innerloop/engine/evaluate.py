@@ -50,7 +50,7 @@ class Curve:
         ends = sorted({0, len(self.steps) - 1})
         means = [(name, self.mean(name), self.ci95(name)) for name in self.scores]
         at = lambda i: ", ".join(
-            f"{name} {with_interval(mean[i], ci95[i], name)}" for name, mean, ci95 in means
+            f"{name} {with_interval(float(mean[i]), float(ci95[i]), name)}" for name, mean, ci95 in means
         )
         scores = "; ".join(f"{at(i)} after {counted(self.steps[i], 'step')}" for i in ends)
         lost = diverged(int(self.diverged.sum()), self.tasks)
