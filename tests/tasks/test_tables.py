@@ -67,7 +67,7 @@ def test_all_rows_of_160_ragged_groups_are_used():
             restored += table.restore(np.array(support + query)).round().astype(int).tolist()
     assert sorted(restored) == list(range(len(frame)))
     assert table.left_out == {}
-    assert repr(table.test) == "<GroupTasks: 32 groups, 1 row, shots=5, queries=None, gap=None>"
+    assert repr(table.test) == "<GroupTasks: 32 groups, 529 rows, shots=5, queries=None, gap=None>"
     assert len(repr(table)) < 1000
 
 
