@@ -617,7 +617,7 @@ def test_ipython_in_a_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_result_shows_scores_and_no_arrays(tmp_path: Path):
-    state = MetaState(PARAMS, None, jax.random.key(0), jnp.zeros((), jnp.int32))
+    state = MetaState(PARAMS, (), jax.random.key(0), jnp.zeros((), jnp.int32))
     lines = [{"step": 12, "outer_loss": 1.5, "grad_norm": 2.0, "validation_loss": 0.25}]
     found = Fitted(state, PARAMS, 6, lines, tmp_path)
     told = f"step=12, outer_loss=1.5, validation_loss=0.25, best_step=6, folder={tmp_path}"

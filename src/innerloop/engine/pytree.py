@@ -74,9 +74,9 @@ def check_selection(selection: object) -> None:
     raise InnerloopError("select", "is not a selection of parameters", got=selection, hint=hint)
 
 
-def shapes_only(tree: PyTree, /) -> str:
-    """A tree as text, with the dtype and shape of every array instead of its values."""
-    return eqx.tree_pformat(tree)
+def shapes_only(self: object) -> str:
+    """A tree as text, with the dtype and shape of every array instead of its values; for use as `__repr__`."""
+    return eqx.tree_pformat(self)
 
 
 def paths(params: PyTree) -> list[str]:
