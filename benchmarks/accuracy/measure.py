@@ -118,7 +118,8 @@ def take(
     write_text(path, json.dumps(result, indent=1) + "\n")
 
 
-SETTINGS = ("normalization", "rotations", "shots", "queries_per_class", "inner_steps", "inner_learning_rate")
+SETTINGS = ("normalization", "rotations", "shots", "queries_per_class", "queries", "inner_steps")
+SETTINGS += ("inner_learning_rate",)
 
 
 def same_settings(a: dict[str, Any], b: dict[str, Any]) -> bool:

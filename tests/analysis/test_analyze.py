@@ -16,6 +16,7 @@ from innerloop.analysis.verdict import judge
 from innerloop.cli import main
 from innerloop.cli.analyze import _show
 from innerloop.errors import InnerloopError
+from innerloop.report.analysis_page import subject
 from innerloop.report.html_blocks import nonbreaking
 from innerloop.report.plots.analysis import frozen_name
 from innerloop.training.schedule import reached
@@ -237,3 +238,5 @@ def test_regression_has_no_nil(store):
     results = analyze(Request("sinusoid-maml", tasks=20), ["freeze"])
     assert results["freeze"][0]["loss"] < results["freeze"][-1]["loss"]
     assert results["metric"] == "loss"
+    assert results["ways"] is results["normalization"] is None
+    assert "normalisation" not in subject(results)

@@ -24,6 +24,8 @@ def test_the_table_names_everything_a_number_depends_on(command, sinusoid_run):
     for words in ("20 test tasks", "7 queries", "seed 5", "trained for 200 meta-steps"):
         assert words in out
     assert "ormalisation" not in out  # the network has none
+    assert record["queries"] == 7
+    assert not {"ways", "normalization", "groups", "queries_per_class"} & record.keys()
 
 
 def test_normalisation_is_named_where_there_is_any(command, glyph_run):
@@ -66,9 +68,14 @@ def test_all_modes_in_turn(command, glyph_run):
     assert len({str(mode["curve"]) for mode in record["modes"].values()}) == 3
 
 
-def test_modes_stand_side_by_side(command, sinusoid_run):
-    out = command("evaluate", sinusoid_run, *FEW, "--normalization", "all", "--part", "validation")[1]
-    assert "loss, inductive" in out
+def test_no_mode_without_normalisation(complaint, sinusoid_run):
+    told = complaint("evaluate", sinusoid_run, *FEW, "--normalization", "all")
+    assert "--normalization: the network has no batch normalisation, got all; leave it out." in told
+
+
+def test_modes_stand_side_by_side(command, glyph_run):
+    out = command("evaluate", glyph_run, *FEW, "--normalization", "all", "--part", "validation")[1]
+    assert "accuracy, inductive" in out
     assert "normalisation transductive, inductive, support" in out
     assert "20 validation tasks" in out
 
@@ -76,6 +83,8 @@ def test_modes_stand_side_by_side(command, sinusoid_run):
 def test_what_is_no_trained_run(complaint, tmp_path, sinusoid_run):
     assert "did you mean" in complaint("evaluate", "omniglot-5way-1shot-mam")
     assert "is not a run" in complaint("evaluate", tmp_path)
+    for word in ("compare", "report"):
+        assert f"give the runs in it, such as {sinusoid_run}." in complaint(word, sinusoid_run.parent)
     (tmp_path / "config.json").write_bytes((sinusoid_run / "config.json").read_bytes())
     assert f"innerloop train --resume {tmp_path}" in complaint("evaluate", tmp_path)
     (tmp_path / "weights.safetensors").write_bytes((sinusoid_run / "weights.safetensors").read_bytes()[:500])

@@ -73,16 +73,28 @@ def new_group(tmp_path):
 
 
 def test_each_test_group_is_measured_once(command, run):
-    code, out, _ = command("evaluate", run, "--json")
+    """The record tells the tasks there were, and only what applies to tables."""
+    code, out, _ = command("evaluate", run, "--tasks", 100, "--json")
     record = json.loads(out)
     assert code == 0
-    assert record["tasks"] == 4  # a fifth of 20
-    assert record["shots"] == 5
+    assert (record["tasks"], record["groups"]) == (4, 4)  # a fifth of 20
+    assert (record["shots"], record["queries"]) == (5, 10)
+    assert not {"ways", "normalization", "queries_per_class"} & record.keys()
     assert record["curve"]["loss"]["mean"][-1] > 0
     code, out, _ = command("evaluate", run, "--part", "train", "--shots", 2)
     assert code == 0
     assert "maml, at most 2 shots, mean squared error" in out
-    assert "over 13 train tasks; at most 1 000 queries; unit: the variance of y over the training rows" in out
+    assert (
+        "over all 13 train groups of the table; at most 17 queries; unit: the variance of y over the training rows"
+        in out
+    )
+    told = command("evaluate", run, "--part", "train", "--tasks", 2)[1]
+    assert "over 2 of 13 train groups of the table" in told
+
+
+def test_compare_tells_the_groups_and_queries(command, run):
+    (row,) = json.loads(command("compare", run, "--format", "json")[1])
+    assert (row["tasks"], row["groups"], row["queries"]) == (4, 4, 10)
 
 
 def test_new_rows_are_predicted_in_the_units_of_the_table(command, run, new_group):

@@ -13,7 +13,7 @@ import pytest
 from innerloop.algorithms import maml
 from innerloop.config.schema import InnerConfig
 from innerloop.config.specs import ALGORITHMS, AlgorithmSpec
-from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.algorithm import Algorithm, described
 from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.outer import OuterLoop
@@ -181,6 +181,18 @@ def test_other_steps_at_test_are_the_same_algorithm(spec: AlgorithmSpec):
     assert (longer.inner.steps, longer.inner.select) == (7, algorithm.inner.select)
     assert (longer.loss_fn, longer.outer_loss_fn) == (algorithm.loss_fn, algorithm.outer_loss_fn)
     assert algorithm.inner.steps == STEPS
+
+
+@pytest.mark.parametrize("spec", EVERY, ids=lambda spec: spec.name)
+def test_a_description_names_the_algorithm(spec: AlgorithmSpec):
+    """As its constructor does; BOIL and ANIL, too, which are MAML with a selection."""
+    told = described(made(spec))
+    name = str(told["algorithm"]).lower().replace("plusplus", "++").replace("metasgd", "meta-sgd")
+    assert name in spec.title.lower().split()[0]
+    selected = {"body": "all but head"}.get(spec.adapts, spec.adapts)
+    assert (told["inner_steps"], told["adapts"]) == (STEPS, selected)
+    assert told["inner_step_size"] == (1.0 if spec.learns_rates else RATE)
+    assert ("rates" in told) == spec.learns_rates
 
 
 @pytest.mark.parametrize("spec", EVERY, ids=lambda spec: spec.name)

@@ -85,9 +85,9 @@ WRONG = {
     "Python's number": (Own(lambda key: task(float(slope(key)))), "cannot be compiled"),
     "a tuple": (
         Own(lambda key: tuple(task(slope(key)))),
-        "must return a Task, got a tuple; return innerloop.Task",
+        "must return a Task, got tuple; return innerloop.Task",
     ),
-    "a dictionary": (Own(lambda key: task(slope(key))._asdict()), "must return a Task, got a dict"),
+    "a dictionary": (Own(lambda key: task(slope(key))._asdict()), "must return a Task, got dict"),
 }
 
 
@@ -106,10 +106,10 @@ def test_tasks_that_are_not_drawn_from_their_keys(name: str):
 
 
 NONE = {
-    "a function": (lambda key: task(slope(key)), "got a function; pass an object with a method `sample"),
+    "a function": (lambda key: task(slope(key)), "got function; pass an object with a method `sample"),
     "a class": (Sinusoid, "got the class Sinusoid"),
-    "a task": (task(1.0), "got a Task"),
-    "nothing": (None, "got a NoneType"),
+    "a task": (task(1.0), "got Task"),
+    "nothing": (None, "got NoneType"),
 }
 
 
@@ -289,6 +289,6 @@ def test_a_state_where_parameters_belong(who: str):
 def test_parameters_where_the_state_belongs():
     loop: Any = OuterLoop(ALGORITHM, optax.sgd(0.1), Sinusoid(), meta_batch=2)
     with pytest.raises(
-        InnerloopError, match="needs a MetaState, got a dict; pass the state that `init` or `run`"
+        InnerloopError, match="needs a MetaState, got dict; pass the state that `init` or `run`"
     ):
         inspect.unwrap(OuterLoop.run)(loop, PARAMS, 1)

@@ -74,6 +74,14 @@ def test_interval_by_hand():
     np.testing.assert_allclose(found.ci95("x"), [3.182446305 * np.sqrt(14 / 3) / 2], rtol=1e-9)
 
 
+def test_a_curve_shows_means_intervals_and_tasks():
+    scores = {"accuracy": np.array([[0.2, 0.9], [0.4, 0.7]]), "loss": np.array([[2.0, 1.0], [4.0, np.nan]])}
+    assert repr(Curve((0, 5), scores)) == (
+        "<Curve over 2 tasks: accuracy 30.00 ± 127.06 %, loss 3 ± 13 after 0 steps; "
+        "accuracy 80.00 ± 127.06 %, loss nan ± nan after 5 steps; 1 of 2 tasks diverged>"
+    )
+
+
 def test_recorded_steps():
     found = curve(record=(0, 4, 2))
     assert found.steps == (0, 4, 2)

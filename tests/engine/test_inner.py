@@ -9,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from innerloop.algorithms import anil, boil, maml, reptile
+from innerloop.algorithms import anil, boil, cavia, maml, reptile
 from innerloop.engine.inner import InnerLoop, unroll
+from innerloop.engine.persistent_adam import persistent_adam
 from innerloop.engine.pytree import Except, check_trainable, combine, partition, paths
 from innerloop.engine.types import Batch
 from innerloop.errors import InnerloopError
@@ -201,6 +202,32 @@ def test_a_head_of_another_name(make):
     params, batch = problem()
     with pytest.raises(InnerloopError, match="'haed' matches no parameter; choose among: head/b, w"):
         make(loss, InnerLoop(SGD), head="haed").adapt(params, batch)
+
+
+@pytest.mark.parametrize(("make", "name"), [(anil, "head"), (boil, "head"), (cavia, "context")])
+def test_none_is_no_head(make, name: str):
+    """As a selection it would be everything, which is another algorithm."""
+    with pytest.raises(InnerloopError, match=f"`{name}` must be a selection of parameters, got None"):
+        make(loss, InnerLoop(optax.sgd(0.1)), **{name: None})
+
+
+@pytest.mark.parametrize(
+    ("rule", "size"),
+    [
+        (optax.sgd(0.1, momentum=0.9), 0.1),
+        (optax.chain(optax.clip(1.0), optax.adam(0.01)), 0.01),
+        (persistent_adam(0.1), 0.1),
+        (optax.sgd(optax.cosine_decay_schedule(0.1, 10)), None),
+        (optax.multi_transform({"a": optax.sgd(0.1), "b": optax.sgd(0.2)}, lambda params: params), None),
+    ],
+)
+def test_the_step_size_of_a_rule(rule: optax.GradientTransformation, size: float | None):
+    assert InnerLoop(rule).step_size == size
+
+
+def test_an_inner_loop_shows_what_was_set():
+    shown = repr(InnerLoop(optax.sgd(0.1), 5, select="head"))
+    assert shown == "InnerLoop(rule=<step size 0.1>, steps=5, select='head')"
 
 
 @pytest.mark.parametrize("selection", ["", ("w", "haed"), Except(("haed", "w"))])

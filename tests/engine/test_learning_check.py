@@ -166,7 +166,7 @@ def test_no_inner_steps_and_no_query_set():
     start(reptile(lambda p, b: squares(b[0] @ p["w"], b), INNER), PARAMS, Half())
 
 
-@pytest.mark.parametrize("make", [partial(anil, head=()), partial(boil, head=None)])
+@pytest.mark.parametrize("make", [partial(anil, head=()), partial(boil, head=["w", "unused"])])
 def test_an_empty_selection(make: Any):
     """The inner loop is meant to adapt nothing."""
     start(make(lambda p, b: squares(b[0] @ p["w"], b), INNER), PARAMS, Lines())

@@ -89,7 +89,7 @@ def test_a_list_is_evaluated_once_each():
         same(curve.scores["loss"][number, -1], line(adapted, task.query))
     first = il.evaluate(algorithm(), start(), tasks, key=jax.random.key(3), num_tasks=3)
     same(first.scores["loss"], curve.scores["loss"][:3])
-    with pytest.raises(InnerloopError, match="there are 4 tasks, got 5"):
+    with pytest.raises(InnerloopError, match="the set has 4 tasks, got 5"):
         il.evaluate(algorithm(), start(), tasks, key=jax.random.key(0), num_tasks=5)
 
 
@@ -178,7 +178,7 @@ class Tensor:
     ("batches", "message"),
     [
         (3, "must be iterable, got int"),
-        ([np.ones(3)], "must yield tasks, got a ndarray"),
+        ([np.ones(3)], "must yield tasks, got ndarray"),
         (meta_batches(1, tasks=3), r"axis of 4 tasks, got shape \(3, 3, 2\)"),
     ],
 )
@@ -214,7 +214,7 @@ def test_a_call_that_failed_takes_the_same_meta_batches_again():
     batches = lambda step: iter((damaged if step == 0 else given)[step:])
     loop = il.IteratorOuterLoop(algorithm(), SGD, batches, meta_batch=4, chunk=1)
     state, _ = loop.run(loop.init(start(), jax.random.key(0)), 2)
-    with pytest.raises(InnerloopError, match="must yield tasks, got a tuple"):
+    with pytest.raises(InnerloopError, match="must yield tasks, got tuple"):
         loop.run(state, 2)
     state, _ = loop.run(state, 2)
     whole, _ = loop.run(loop.init(start(), jax.random.key(0)), 2)

@@ -114,6 +114,15 @@ def test_compiled_programs_damaged_on_disk(tmp_path: Path, survived):
     survived("compiled programs damaged on disk", len(kept), "compiled again, same result", "nothing")
 
 
+def test_nan_is_written_to_a_board_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    board = ScalarWriter(tmp_path)
+    board.add_scalar("/outer loss", float("nan"), 3)
+    board.close()
+    (value,) = events(tmp_path)[-1].summary.value
+    assert (value.tag, np.isnan(value.simple_value)) == ("outer_loss", True)
+    assert not caplog.records
+
+
 def test_a_board_that_cannot_be_written_says_so_once(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="stopped writing for TensorBoard in .*file"):

@@ -35,8 +35,8 @@ def test_what_it_is():
         assert is_classifier(learner(classes)) == classes
         assert is_regressor(learner(classes)) != classes
     assert repr(learner()) == (
-        "Learner(params=<131 numbers>, algorithm=<MAML>, classification=True, normalization='inductive', "
-        "shape=None, pixels=False)"
+        "Learner(params=<131 numbers>, algorithm=<MAML: inner_steps=20, inner_step_size=0.5, adapts='all'>, "
+        "classification=True, normalization='inductive', shape=None, pixels=False)"
     )
 
 

@@ -50,7 +50,7 @@ REFUSED = {
     "evaluated(record=(0.5,))": "evaluate: recorded steps must lie in 0..2, got (0.5,).",
     "il.Learner(params, algorithm, classification='no')": "Learner: `classification` is unknown, got 'no'; choose "
     "among: None, True, False.",
-    "il.TaskList([task, (task, task)])": "TaskList: item 1 must be a task, got a tuple; give a list of "
+    "il.TaskList([task, (task, task)])": "TaskList: item 1 must be a task, got tuple; give a list of "
     "innerloop.Task(support, query).",
     "il.train('sinusoid-maml', 'run')": "train: `config` must be a config, got 'sinusoid-maml'; pass "
     "innerloop.preset(NAME), for example.",
@@ -61,7 +61,7 @@ NO_ALGORITHM = "needs an algorithm, got maml; pass maml(loss_fn, InnerLoop(optax
 TAKE_INNER = {name: name for name in ("anil", "boil", "cavia", "imaml", "online_maml", "reptile")}
 RATES = ("meta_sgd", "maml_plus_plus")
 NO_INNER = (
-    "`inner` must be an InnerLoop, got a GradientTransformationExtraArgs; pass InnerLoop(optax.sgd(0.1), steps=5), "
+    "`inner` must be an InnerLoop, got GradientTransformationExtraArgs; pass InnerLoop(optax.sgd(0.1), steps=5), "
     "for example."
 )
 REFUSED |= {
@@ -69,14 +69,14 @@ REFUSED |= {
     for name, who in {**TAKE_INNER, "maml": "MAML", "meta_sgd": "MetaSGD"}.items()
 }
 NO_RATES = (
-    "needs meta-parameters with step sizes, got a dict; pass the result of the algorithm's `init(params)`."
+    "needs meta-parameters with step sizes, got dict; pass the result of the algorithm's `init(params)`."
 )
 NO_MOMENTS = (
-    "persistent_adam: needs parameters with their second moments, got a dict; use it in reptile only and outside "
+    "persistent_adam: needs parameters with their second moments, got dict; use it in reptile only and outside "
     "optax.chain, and pass the result of the algorithm's `init(params)`."
 )
 REFUSED |= {
-    "il.maml(None, il.InnerLoop(optax.sgd(0.1)))": "MAML: `loss_fn` must be a function, got a NoneType; pass "
+    "il.maml(None, il.InnerLoop(optax.sgd(0.1)))": "MAML: `loss_fn` must be a function, got NoneType; pass "
     "`loss_fn(params, batch)`.",
     "il.OuterLoop(il.maml, optax.sgd(0.1), tasks, meta_batch=2)": f"OuterLoop: {NO_ALGORITHM}",
     "il.evaluate(il.maml, params, tasks, key=key)": f"evaluate: {NO_ALGORITHM}",

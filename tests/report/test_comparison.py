@@ -120,7 +120,7 @@ def test_seeds_are_compared_in_pairs(group):
 def test_other_tasks_are_not_paired(group):
     """Other numbers of queries, or other test data as the runs recorded them."""
     a, b = (result(group, [value], [value, value + 1]) for value in (2.0, 1.5))
-    other = replace(b, measurement=replace(b.measurement, queries_per_class=99))
+    other = replace(b, measurement=replace(b.measurement, queries=99))
     found = compare(a, other)
     assert (found.mean, found.pairs) == (pytest.approx(-0.5), "not in pairs: other tasks")
     assert found.ci95 == pytest.approx(np.hypot(a.ci95, b.ci95))

@@ -85,6 +85,15 @@ def test_names_are_escaped(groups):
     assert "&lt;script&gt;" in shown
 
 
+def test_settings_that_do_not_apply_are_left_out(groups):
+    waves, glyphs = map(settings_table.config_table, groups)
+    shown = ("data.protocol", "model.hidden", "inner.steps", "evaluation.queries")
+    assert all(f"<td>{name}</td>" in waves for name in shown)
+    hidden = ("rl.", "data.ways", "data.file", "model.filters", "inner.proximal", "evaluation.normalization")
+    assert not any(f"<td>{name}" in waves for name in hidden)
+    assert all(f"<td>{name}</td>" in glyphs for name in ("data.ways", "evaluation.normalization"))
+
+
 def test_answers_are_marked_as_they_are(groups):
     run = groups[1].runs[0]
     (episode,) = examples.episodes(run, 1)

@@ -233,7 +233,7 @@ def measured(ways: int) -> ScoreMeasurement:
         "normalization": "inductive",
     }
     curves = {"accuracy": Band([0.2, 0.9], [0.01, 0.01])}
-    episode: dict[str, Any] = {"ways": ways, "shots": 1, "queries_per_class": 1}
+    episode: dict[str, Any] = {"ways": ways, "shots": 1, "queries": 1}
     return ScoreMeasurement(score="accuracy", curves=curves, **made, **inner, **episode)
 
 

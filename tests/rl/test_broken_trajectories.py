@@ -251,6 +251,6 @@ def test_all_of_one_task_stop_the_run_however_many_others_there_are():
     made = np.full((1, 60, 2, 5), -1)
     made[0, 7, 1] = 3
     with pytest.raises(
-        InnerloopError, match="meta-step 8: ant_velocity broke in task 7 after 1 updates, trajectory 0"
+        InnerloopError, match="meta-step 8: ant_velocity broke in task 7 after 1 update, trajectory 0"
     ):
         incidents(made, "ant_velocity", 8, Path("runs/x"))

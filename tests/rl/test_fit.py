@@ -237,9 +237,9 @@ def test_kinds_of_actions():
         (lambda seen: seen, "must return distributions over actions, got float32"),
         (
             WithoutDivergence,
-            "must return distributions over actions, got a WithoutDivergence of 1; return innerloop.rl",
+            "must return distributions over actions, got WithoutDivergence of 1; return innerloop.rl",
         ),
-        (lambda seen: (seen, seen), "must return distributions over actions, got a tuple of 2"),
+        (lambda seen: (seen, seen), "must return distributions over actions, got tuple of 2"),
         (
             lambda seen: Normal(seen, jnp.zeros(2)),
             "`log_std` of its distributions must have the leading axes",
@@ -269,16 +269,16 @@ def test_policies_that_return_something_else(answer: Any, message: str):
         ),
         ({"seen": lambda x: x[None]}, r"the observation of `reset`"),
         ({"seen": lambda x: x.astype(int)}, r"must be float of shape \(2,\), got int32"),
-        ({"seen": lambda x: list(x)}, r"the observation of `reset`.*got a list of 2"),
-        ({"reset": lambda x: x[0]}, r"`reset` must return \(state, observation\), got a Room of 2"),
-        ({"reset": lambda x: (*x, {})}, r"`reset` must return \(state, observation\), got a tuple of 3"),
+        ({"seen": lambda x: list(x)}, r"the observation of `reset`.*got list of 2"),
+        ({"reset": lambda x: x[0]}, r"`reset` must return \(state, observation\), got Room of 2"),
+        ({"reset": lambda x: (*x, {})}, r"`reset` must return \(state, observation\), got tuple of 3"),
         (
             {"reset": lambda x: (x[0]._replace(place="here"), x[1])},
             "the state of `reset` must be arrays, got str, at `place`",
         ),
         (
             {"step": tuple},
-            "`step` must return a Transition, got a tuple of 4; return innerloop.rl.Transition",
+            "`step` must return a Transition, got tuple of 4; return innerloop.rl.Transition",
         ),
         (
             {"step_seen": lambda x: jnp.append(x, 0.0)},
@@ -289,7 +289,7 @@ def test_policies_that_return_something_else(answer: Any, message: str):
             r"the reward of `step` must be float of shape \(\), got float32 of shape \(1,\)",
         ),
         ({"reward": lambda x: jnp.array(1)}, r"the reward of `step` must be float of shape \(\), got int32"),
-        ({"reward": lambda x: None}, r"the reward of `step` must be float of shape \(\), got a NoneType"),
+        ({"reward": lambda x: None}, r"the reward of `step` must be float of shape \(\), got NoneType"),
         ({"done": lambda x: jnp.array(0.0)}, r"`done` of `step` must be boolean of shape \(\), got float32"),
         ({"done": lambda x: jnp.zeros(2, bool)}, r"`done` of `step` must be boolean"),
         ({"state": lambda x: x.place}, "`step` must return a state like that of `reset`, got PyTreeDef"),

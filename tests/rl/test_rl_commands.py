@@ -73,7 +73,7 @@ def test_a_report_shows_the_paths(finished: Path):
 
 def test_what_does_not_fit(finished: Path, capsys: pytest.CaptureFixture, tmp_path: Path):
     assert main(["evaluate", str(finished), "--normalization", "support"]) == 2
-    assert "does not apply to policies" in capsys.readouterr().err
+    assert "the network has no batch normalisation" in capsys.readouterr().err
     assert main(["evaluate", str(finished), "--queries", "7"]) == 2
     assert "--queries: policies learn from trajectories, got 7" in capsys.readouterr().err
     assert main(["adapt", str(finished), "--support", str(tmp_path)]) == 2

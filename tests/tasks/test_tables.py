@@ -67,6 +67,8 @@ def test_all_rows_of_160_ragged_groups_are_used():
             restored += table.restore(np.array(support + query)).round().astype(int).tolist()
     assert sorted(restored) == list(range(len(frame)))
     assert table.left_out == {}
+    assert repr(table.test) == "<GroupTasks: 32 groups, 529 rows, shots=5, queries=None, gap=None>"
+    assert len(repr(table)) < 1000
 
 
 def test_ten_lines_of_user_code_train_evaluate_and_predict():
@@ -91,7 +93,7 @@ def test_each_held_out_group_is_evaluated_once():
     model = il.MLP(1, 1, key=jax.random.key(0))
     curve = il.evaluate(algorithm, model, table.test, size, key=jax.random.key(1))
     assert curve.scores["rows"][:, 0].tolist() == list(table.test.sizes)
-    with pytest.raises(InnerloopError, match="there are 6 tasks, got 7"):
+    with pytest.raises(InnerloopError, match="the set has 6 tasks, got 7"):
         il.evaluate(algorithm, model, table.test, key=jax.random.key(1), num_tasks=7)
 
 

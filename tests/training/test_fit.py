@@ -23,10 +23,12 @@ import pytest
 from fit_cases import LOSS, PARAMS, SCHEDULE, VALIDATION, algorithm, fitted, same_bits, same_run
 
 import innerloop as il
+from innerloop.engine.meta_state import MetaState
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import task_mesh
 from innerloop.training import progress_line
 from innerloop.training.best_validation import Best, BestRule
+from innerloop.training.fit import Fitted
 from innerloop.training.loop import Progress
 from innerloop.training.signals import Stopped
 from innerloop.training.storage import checkpoint
@@ -172,6 +174,9 @@ class Shifted:
         return il.Task(*(il.Batch(each, each + self.shift[0]) for each in x))
 
 
+CLIPPED = il.maml(LOSS, il.InnerLoop(optax.chain(optax.clip(0.5), optax.sgd(0.01)), steps=2))
+"""The same settings as those of `algorithm()`, and another program."""
+
 CHANGES: dict[str, dict[str, Any]] = {
     r"had `seed` 0, got 1": {"seed": 1},
     r"had `meta_batch` 2, got 4": {"meta_batch": 4},
@@ -179,7 +184,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     r"had `algorithm` MAML, got FOMAML": {
         "algorithm": il.fomaml(LOSS, il.InnerLoop(optax.sgd(0.01), steps=2))
     },
-    r"the algorithm, its loss or its inner loop changed": {"algorithm": algorithm(rate=0.02)},
+    r"had `algorithm` MAML, got ANIL": {
+        "algorithm": il.anil(LOSS, il.InnerLoop(optax.sgd(0.01), steps=2), head="layers/0")
+    },
+    r"had `inner_step_size` 0.01, got 0.02": {"algorithm": algorithm(rate=0.02)},
+    r"the algorithm, its loss or its inner loop changed": {"algorithm": CLIPPED},
     r"the optimizer or one of its step sizes changed": {"optimizer": optax.adam(2e-2)},
     r"had `optimizer.0/count` int32\[\], got nothing": {"optimizer": optax.sgd(1e-2)},
     r"had `parameters.layers/0/weight` float32\[4, 1\], got nothing": {
@@ -224,7 +233,7 @@ def test_another_processor_does_not_hide_another_program(begun: Path, tmp_path: 
     path = tmp_path / "run" / "environment.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"processor": "another", "commit": "another"}))
     with pytest.raises(InnerloopError, match="the algorithm, its loss or its inner loop changed"):
-        fitted(tmp_path / "run", **OWN_TASKS, algorithm=algorithm(rate=0.02), resume=True)
+        fitted(tmp_path / "run", **OWN_TASKS, algorithm=CLIPPED, resume=True)
 
 
 def test_folders_and_files_of_other_runs(whole: Path, finished: Path, tmp_path: Path):
@@ -490,7 +499,7 @@ STREAMED: dict[str, Any] = {
                 ({"tasks": episodes(queries=3)}, "the tasks or their data"),
                 (
                     {"algorithm": il.maml(il.cross_entropy(), il.InnerLoop(optax.sgd(0.2)))},
-                    "the algorithm",
+                    "had `inner_step_size` 0.1, got 0.2",
                 ),
             ],
         ),
@@ -498,7 +507,7 @@ STREAMED: dict[str, Any] = {
             {"tasks": waves},
             [
                 ({"tasks": louder}, "the tasks or their data"),
-                ({"algorithm": algorithm(rate=0.02)}, "the algorithm"),
+                ({"algorithm": CLIPPED}, "the algorithm"),
                 ({"tasks": il.Sinusoid()}, "had `tasks` meta-batches, got a distribution"),
             ],
         ),
@@ -607,6 +616,16 @@ def test_ipython_in_a_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch):
     assert not progress_line.in_notebook()
 
 
+def test_a_result_shows_scores_and_no_arrays(tmp_path: Path):
+    state = MetaState(PARAMS, (), jax.random.key(0), jnp.zeros((), jnp.int32))
+    lines = [{"step": 12, "outer_loss": 1.5, "grad_norm": 2.0, "validation_loss": 0.25}]
+    found = Fitted(state, PARAMS, 6, lines, tmp_path)
+    told = f"step=12, outer_loss=1.5, validation_loss=0.25, best_step=6, folder={tmp_path}"
+    assert repr(found) == f"<Fitted: {told}>"
+    assert "array" not in repr(state).lower()
+    assert "step=i32[]" in repr(state)
+
+
 def test_a_report_shows_what_training_logged(whole: Path, command, complaint, tmp_path: Path):
     other = fitted(tmp_path / "other", validation=None, validate_every=1, validation_tasks=2).folder
     out = tmp_path / "page.html"
@@ -619,6 +638,8 @@ def test_a_report_shows_what_training_logged(whole: Path, command, complaint, tm
     assert page.count("<img") == 2  # with a validation, and without
     assert "Validation by loss" in page
     assert "Without validation" in page
+    assert ["", "inner_step_size", "0.01", "0.01", ""] in [re.split(r"\|+", row) for row in cells]
+    assert ["", "adapts", "all", "all", ""] in [re.split(r"\|+", row) for row in cells]
     assert command("report", whole)[0] == 0
     assert (whole / "report.html").is_file()
     assert "is not a run of `innerloop.fit`, unlike others" in complaint("report", whole, "sinusoid-maml")

@@ -19,6 +19,8 @@ def of_record(record: dict[str, Any]) -> Measurement:
         return ReturnMeasurement(score="return", steps=fields.pop("updates"), curves=curves, **fields)
     score = "accuracy" if "accuracy" in record else "loss"
     curve = dict(fields.pop("curve"))
+    if "queries_per_class" in fields:
+        fields["queries"] = fields.pop("queries_per_class")
     for name in (score, "ci95"):
         del fields[name]
     steps = curve.pop("steps")
@@ -33,4 +35,5 @@ def test_the_json_of_a_measurement_is_that_of_the_result_files(name: str):
     record = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))["measurements"][0]
     found = of_record(record)
     assert json.dumps(found.to_json()) == json.dumps(record)
+    assert len(repr(found)) < 120
     assert found.at(found.steps[-1]) == (found.value, found.ci95)

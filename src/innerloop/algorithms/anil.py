@@ -12,22 +12,30 @@ MAML", section 4, arXiv 1909.09157.
 
 from dataclasses import replace
 
-from innerloop.algorithms.maml import MAML, maml
+from innerloop.algorithms.maml import MAML
 from innerloop.engine.inner import InnerLoop, check_inner
-from innerloop.engine.pytree import Selection
+from innerloop.engine.pytree import Selection, check_not_all
 from innerloop.engine.types import LossFn
+
+
+class ANIL(MAML):
+    """The algorithm that `anil` returns."""
 
 
 def anil(
     loss_fn: LossFn, inner: InnerLoop, *, head: Selection = "head", outer_loss_fn: LossFn | None = None
-) -> MAML:
+) -> ANIL:
     """ANIL (Raghu et al. 2020): only the head is adapted, in training and at test time.
 
     Args:
         loss_fn: the loss, a mean over examples.
         inner: the inner loop; its `select` is replaced.
-        head: the parameters to adapt (all of them: MAML; none: joint training).
+        head: the parameters to adapt, as for `InnerLoop.select` (`()`: none, which is joint training).
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
+
+    Raises:
+        InnerloopError: `head` is None, which would be MAML.
     """
     check_inner(inner, "anil")
-    return maml(loss_fn, replace(inner, select=head), outer_loss_fn=outer_loss_fn)
+    check_not_all(head, "anil", "head")
+    return ANIL(loss_fn, replace(inner, select=head), outer_loss_fn)

@@ -8,22 +8,30 @@ Oh, Yoo, Kim and Yun 2021, "BOIL: Towards Representation Change for Few-shot Lea
 
 from dataclasses import replace
 
-from innerloop.algorithms.maml import MAML, maml
+from innerloop.algorithms.maml import MAML
 from innerloop.engine.inner import InnerLoop, check_inner
-from innerloop.engine.pytree import Except, Selection
+from innerloop.engine.pytree import Except, Selection, check_not_all
 from innerloop.engine.types import LossFn
+
+
+class BOIL(MAML):
+    """The algorithm that `boil` returns."""
 
 
 def boil(
     loss_fn: LossFn, inner: InnerLoop, *, head: Selection = "head", outer_loss_fn: LossFn | None = None
-) -> MAML:
+) -> BOIL:
     """BOIL (Oh et al. 2021): all parameters except the head are adapted, in training and at test time.
 
     Args:
         loss_fn: the loss, a mean over examples.
         inner: the inner loop; its `select` is replaced.
-        head: the parameters not to adapt.
+        head: the parameters not to adapt, as for `InnerLoop.select` (`()`: none, which is MAML).
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
+
+    Raises:
+        InnerloopError: `head` is None, which would adapt nothing.
     """
     check_inner(inner, "boil")
-    return maml(loss_fn, replace(inner, select=Except(head)), outer_loss_fn=outer_loss_fn)
+    check_not_all(head, "boil", "head")
+    return BOIL(loss_fn, replace(inner, select=Except(head)), outer_loss_fn)

@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 
 from innerloop.algorithms.maml import MAML
 from innerloop.engine.inner import InnerLoop, check_inner
-from innerloop.engine.pytree import Selection, combine, partition
+from innerloop.engine.pytree import Selection, check_not_all, combine, partition
 from innerloop.engine.types import LossFn, Params
 
 
@@ -45,6 +45,10 @@ def cavia(
         inner: the inner loop; its `select` is replaced.
         context: the context parameters; the paper starts them at zero.
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
+
+    Raises:
+        InnerloopError: `context` is None, which would leave no parameter to learn.
     """
     check_inner(inner, "cavia")
+    check_not_all(context, "cavia", "context")
     return CAVIA(loss_fn, replace(inner, select=context), outer_loss_fn)

@@ -12,7 +12,7 @@ from the authors' code. Left out: scales and shifts of batch normalisation for e
 batch's own statistics), the cosine schedule (use an Optax schedule outside), and the ensemble of the five best models.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ class MAMLPlusPlus(MAML):
     rates: float = 0.01
     multi_step_updates: int = 0
     first_order_updates: int = 0
-    update: int | Array = 2**31 - 1
+    update: int | Array = field(default=2**31 - 1, repr=False)
 
     def init(self, params: Params) -> WithRates:
         """The parameters, and a step size for each tensor and inner step."""

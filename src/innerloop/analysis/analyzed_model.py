@@ -1,7 +1,7 @@
 """The model of an experiment: an initialisation with its algorithm, its named layers, and held-out tasks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -47,13 +47,13 @@ class AnalyzedModel:
         InnerloopError: if the layers do not match the model.
     """
 
-    params: Params
+    params: Params = field(repr=False)
     layers: NamedLayers
     algorithm: Algorithm
     score: Score
     tasks: TaskDistribution
     activation_tasks: TaskDistribution | None = None
-    initial: Params | None = None
+    initial: Params | None = field(default=None, repr=False)
     normalization: Normalization = "transductive"
     chunk: int = 1
 

@@ -23,7 +23,7 @@ class Compare:
     runs: Runs
     """Run folders, weights files, or presets with bundled weights."""
     tasks: Annotated[int, TASKS] = 600
-    """Held-out tasks per measurement."""
+    """Held-out tasks per measurement; all of them if there are fewer (groups of a table)."""
     format: Literal["text", "markdown", "csv", "latex", "json"] = "text"
     """Output format of the table."""
     devices: Devices = None

@@ -22,7 +22,7 @@ from innerloop.cli.common import (
 from innerloop.config.bounds import COUNTS, TASKS, TEST_SEED
 from innerloop.config.schema import Config, Normalization
 from innerloop.errors import InnerloopError
-from innerloop.io.text import broken, counted, diverged, with_interval
+from innerloop.io.text import broken, counted, diverged, grouped, with_interval
 from innerloop.io.untrusted import JsonObject
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Evaluate:
     source: Source
     """A run's folder, a weights file, or a preset with bundled weights."""
     tasks: Annotated[Count, TASKS] = None
-    """Held-out tasks."""
+    """Held-out tasks; all of them if there are fewer (groups of a table)."""
     steps: Steps = None
     """Inner steps."""
     shots: Annotated[Count, COUNTS] = None
@@ -101,10 +101,9 @@ def _refuse_examples(arguments: Evaluate) -> None:
 def _modes(trained: "Trained", arguments: Evaluate) -> list[Normalization]:
     """The normalisation modes to measure; with `all`, the run's own comes first."""
     own = trained.config.evaluation.normalization
-    if trained.config.reinforcement:
-        if arguments.normalization is not None:
-            raise InnerloopError("--normalization", "does not apply to policies", hint="leave it out")
-        return [own]
+    if arguments.normalization is not None and not trained.config.model.normalizes:
+        wrong = "the network has no batch normalisation"
+        raise InnerloopError("--normalization", wrong, got=arguments.normalization, hint="leave it out")
     if arguments.normalization == "all":
         return sorted(get_args(Normalization), key=lambda mode: mode != own)
     return [arguments.normalization or own]
@@ -142,7 +141,7 @@ def _show(found: "dict[Normalization, Measurement]", config: Config) -> None:
     for i, step in enumerate(first.steps):
         points = ((m.curve.mean[i], m.curve.ci95[i], m.score) for m in found.values())
         table.add_row(str(step), *(with_interval(*point) for point in points))
-    out.print(f"{first.source}: {_title(first, config)}")
+    out.print(f"{first.source}: {_title(first)}")
     out.print(table)
     out.print("; ".join(_conditions(first, list(found), config)) + ".")
     if words := broken(first.broken_trajectories):
@@ -157,14 +156,14 @@ def _print_diverged(found: "Measurement", mode: str = "") -> None:
         console().print(f"{mode + ': ' if mode else ''}{words}.", style="bold")
 
 
-def _title(found: "Measurement", config: Config) -> str:
+def _title(found: "Measurement") -> str:
     """What was learned, in words."""
     from innerloop.training.measurement import ScoreMeasurement
 
     if not isinstance(found, ScoreMeasurement):
         return f"{found.algorithm}, undiscounted return"
-    if found.score == "loss":
-        maximum = "at most " if config.data.spec.needs_file else ""  # smaller groups give all rows but one
+    if found.ways is None:
+        maximum = "at most " if found.groups else ""  # smaller groups give all rows but one
         return f"{found.algorithm}, {maximum}{counted(found.shots, 'shot')}, mean squared error"
     return f"{found.algorithm}, {found.ways}-way {found.shots}-shot"
 
@@ -172,21 +171,31 @@ def _title(found: "Measurement", config: Config) -> str:
 def _conditions(found: "Measurement", modes: Sequence[Normalization], config: Config) -> list[str]:
     """Everything that the numbers depend on, in words; measurements in other modes differ only in the mode."""
     from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
+    from innerloop.training.progress_words import duration
 
-    words = [f"Mean ± 95 % interval over {counted(found.tasks, found.classes + ' task')}"]
+    words = [f"Mean ± 95 % interval over {_tasks(found)}"]
     if isinstance(found, ReturnMeasurement):
         words += _sampling(found)
     if isinstance(found, ScoreMeasurement):
-        if config.model.normalizes or len(modes) > 1:
+        if found.normalization is not None:
             words.append(f"normalisation {', '.join(modes)}")
-        words += _queries(found, config)
+        words += _queries(found)
     words.append(f"seed {found.seed}")
     if found.precision != "float32":
         words.append(f"products in {found.precision}")
     if found.trained_meta_steps is not None:
         unit = "meta-iteration" if config.reinforcement else "meta-step"
         words.append(f"trained for {counted(found.trained_meta_steps, unit)}")
-    return [*words, f"took {found.seconds:.0f} s"]
+    return [*words, f"took {duration(found.seconds)}"]
+
+
+def _tasks(found: "Measurement") -> str:
+    """The number of tasks, and for a table how many there are in all."""
+    groups = getattr(found, "groups", None)
+    if groups is None:
+        return counted(found.tasks, f"{found.classes} task")
+    some = "all" if found.tasks == groups else f"{grouped(found.tasks)} of"
+    return f"{some} {counted(groups, f'{found.classes} group')} of the table"
 
 
 def _sampling(found: "ReturnMeasurement") -> list[str]:
@@ -194,18 +203,18 @@ def _sampling(found: "ReturnMeasurement") -> list[str]:
     trajectories = counted(found.trajectories, "trajectory", "trajectories")
     restarts = ", more where they end early" if found.restarts else ""
     return [
-        f"{trajectories} of {found.horizon} steps each{restarts}",
+        f"{trajectories} of {counted(found.horizon, 'step')} each{restarts}",
         f"reward {found.reward}",
         f"step size {found.inner_learning_rate:g}, then {found.later_learning_rate:g}",
     ]
 
 
-def _queries(found: "ScoreMeasurement", config: Config) -> list[str]:
+def _queries(found: "ScoreMeasurement") -> list[str]:
     """The queries of a task, and the unit of their score or the rotation of their classes."""
-    queries = counted(found.queries_per_class, "query", "queries")
-    if config.data.spec.needs_file:
+    queries = counted(found.queries, "query", "queries")
+    if found.groups:
         return [f"at most {queries}", "unit: the variance of y over the training rows"]
-    if found.score == "loss":
+    if found.ways is None:
         return [queries]
     rotated = "rotated" if found.rotations else "upright"
     return [f"{queries} per class"] + ([] if found.rotations is None else [f"classes {rotated}"])

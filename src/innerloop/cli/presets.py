@@ -70,7 +70,7 @@ def _row(config: Config, has_weights: bool) -> JsonObject:
         "shots": config.rl.trajectories if config.reinforcement else data.shots,
         "inner_steps_training": inner.steps,
         "inner_steps_test": config.evaluation.steps,
-        "inner": f"{inner.steps} steps, test {rule}" if inner.steps != 1 else f"1 step, test {rule}",
+        "inner": f"{counted(inner.steps, 'step')}, test {rule}",
         "meta_steps": config.outer.meta_steps,
         "weights": has_weights,
     }

@@ -50,7 +50,9 @@ def run(argv: Sequence[str]) -> int:
         if code:
             return code
     _measure_and_report([str(arguments.folder / config.name) for config in plan], arguments)
-    console().print(f"Took {(time.monotonic() - begun) / 60:.1f} minutes.")
+    from innerloop.training.progress_words import duration
+
+    console().print(f"Took {duration(time.monotonic() - begun)}.")
     return 0
 
 

@@ -9,6 +9,15 @@ from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import is_number, parse_json
 
+WORDS = {
+    int: "a whole number",
+    float: "a finite number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+}
+"""The values of plain types, in words."""
+
 
 def to_json(config: Config) -> str:
     """The config as JSON text."""
@@ -51,9 +60,20 @@ def _value_of(kind: object, value: object, who: str) -> Any:
     if isinstance(value, list):
         value = tuple(value)
     if not _matches(kind, value):
-        expected = "a finite number" if kind in (float, float | None) else kind
-        raise InnerloopError(who, "has the wrong value", got=repr(value)[:200], hint=f"expected {expected}")
+        hint = f"give {_in_words(kind)}"
+        raise InnerloopError(who, "has the wrong value", got=repr(value)[:200], hint=hint)
     return float(value) if kind in (float, float | None) and isinstance(value, int) else value
+
+
+def _in_words(kind: Any) -> str:
+    """The values that a type takes, in words."""
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return f"a list in which each item is {_in_words(get_args(kind)[0])}"
+    if get_args(kind):
+        return " or ".join(map(_in_words, get_args(kind)))
+    return WORDS[kind]
 
 
 def _matches(kind: Any, value: Any) -> bool:

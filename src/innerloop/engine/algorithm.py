@@ -1,7 +1,7 @@
 """The base class of algorithms: the meta-gradient of ONE task, with its loss and its inner loop."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ from innerloop.engine.eager import one_program
 from innerloop.engine.inner import InnerLoop, Observe, Trajectory, check_inner, unroll
 from innerloop.engine.loss import Adapted, evaluate_adapted, fold_key, initial_state, is_random
 from innerloop.engine.loss_errors import loss_errors
-from innerloop.engine.pytree import Selection
+from innerloop.engine.pytree import Selection, in_words, shapes_only
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
 from innerloop.parallel.precision import with_exact_products
@@ -30,6 +30,8 @@ class MetaInfo(NamedTuple):
     outer_loss: Float[Array, ""]
     inner_losses: Float[Array, " steps"]
     aux: PyTree = None
+
+    __repr__ = shapes_only
 
 
 _QUERY = 2**31 - 1
@@ -79,7 +81,7 @@ class Algorithm(ABC):
         for name, loss_fn in (("loss_fn", self.loss_fn), ("outer_loss_fn", self._outer_loss)):
             if not callable(loss_fn):
                 hint = "pass `loss_fn(params, batch)`"
-                got = f"a {type(loss_fn).__name__}"
+                got = type(loss_fn).__name__
                 raise InnerloopError(type(self).__name__, f"`{name}` must be a function", got=got, hint=hint)
 
     def init(self, params: Params) -> Params:
@@ -195,6 +197,15 @@ class Algorithm(ABC):
     def with_inner(self, **changes: object) -> "Algorithm":
         """A copy with changed fields of the inner loop, such as `with_inner(steps=10)` for more steps at test time."""
         return replace(self, inner=replace(self.inner, **changes))
+
+
+def described(algorithm: Algorithm) -> dict[str, object]:
+    """The name of an algorithm, its inner steps with their size, what they adapt, and its own plain settings."""
+    inner = algorithm.inner
+    found = {"algorithm": type(algorithm).__name__, "inner_steps": inner.steps}
+    found |= {"inner_step_size": inner.step_size, "adapts": in_words(inner.select)}
+    found |= {field.name: getattr(algorithm, field.name) for field in fields(algorithm) if field.repr}
+    return {name: value for name, value in found.items() if isinstance(value, bool | int | float | str)}
 
 
 def check_is_algorithm(algorithm: object, who: str) -> None:

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 from innerloop.parallel.precision import at_least_float32
 
 
@@ -73,6 +74,6 @@ def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None) -> tuple[int, i
         raise InnerloopError(
             "OuterLoop",
             "`meta_batch` must be a multiple of devices x chunk",
-            got=f"{meta_batch} tasks on {groups} devices in chunks of {chunk}",
+            got=f"{counted(meta_batch, 'task')} on {counted(groups, 'device')} in chunks of {chunk}",
         )
     return share, chunk

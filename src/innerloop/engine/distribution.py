@@ -41,7 +41,7 @@ def check_distribution(tasks: TaskDistribution, key: PRNGKeyArray, who: str, arg
             depend on the key, or they depend on another source of randomness.
     """
     if isinstance(tasks, type) or not callable(getattr(tasks, "sample", None)):
-        got = f"the class {tasks.__name__}" if isinstance(tasks, type) else f"a {type(tasks).__name__}"
+        got = f"the class {tasks.__name__}" if isinstance(tasks, type) else type(tasks).__name__
         hint = "pass an object with a method `sample(key)` that returns a Task"
         raise InnerloopError(who, f"`{argument}` must be a distribution of tasks", got=got, hint=hint)
     check_random(tasks.sample, key, who, f"{type(tasks).__name__}.sample", _check_task)
@@ -51,10 +51,10 @@ def _check_task(task: object, who: str, name: str) -> None:
     """Raise InnerloopError unless a task is a pytree of arrays with a support and a query set."""
     if not (hasattr(task, "support") and hasattr(task, "query")) or jax.tree_util.all_leaves([task]):
         hint = "return innerloop.Task(support, query)"
-        raise InnerloopError(who, f"`{name}` must return a Task", got=f"a {type(task).__name__}", hint=hint)
+        raise InnerloopError(who, f"`{name}` must return a Task", got=type(task).__name__, hint=hint)
     for leaf in jax.tree.leaves(task):
         if not isinstance(leaf, bool | int | float | complex) and not is_data(leaf):
-            got, hint = f"a {type(leaf).__name__}", "keep names and other metadata in the distribution"
+            got, hint = type(leaf).__name__, "keep names and other metadata in the distribution"
             raise InnerloopError(who, f"`{name}` must return a Task of arrays", got=got, hint=hint)
 
 

@@ -27,6 +27,7 @@ from innerloop.engine.scores import Score as Score
 from innerloop.engine.scores import score_shapes
 from innerloop.engine.types import FiniteTasks, Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError, check_choice, check_count
+from innerloop.io.text import counted, diverged, with_interval
 from innerloop.parallel.mesh import REPLICATED, SPLIT, by_process, replicate, task_mesh, to_host
 from innerloop.parallel.param_sharding import on_mesh, shard_params
 
@@ -44,6 +45,16 @@ class Curve:
     steps: tuple[int, ...]
     scores: dict[str, np.ndarray]
     counts: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        ends = sorted({0, len(self.steps) - 1})
+        means = [(name, self.mean(name), self.ci95(name)) for name in self.scores]
+        at = lambda i: ", ".join(
+            f"{name} {with_interval(float(mean[i]), float(ci95[i]), name)}" for name, mean, ci95 in means
+        )
+        scores = "; ".join(f"{at(i)} after {counted(self.steps[i], 'step')}" for i in ends)
+        lost = diverged(int(self.diverged.sum()), self.tasks)
+        return f"<Curve over {counted(self.tasks, 'task')}: {'; '.join(filter(None, (scores, lost)))}>"
 
     @property
     def tasks(self) -> int:
@@ -225,7 +236,8 @@ def _number_of_tasks(tasks: TaskDistribution, asked: int | None) -> int:
     if not isinstance(tasks, FiniteTasks):
         return 10_000 if asked is None else asked
     if asked is not None and asked > len(tasks):
-        wrong, hint = f"there are {len(tasks)} tasks", "omit `num_tasks` to evaluate each task once"
+        wrong = f"the set has {counted(len(tasks), 'task')}"
+        hint = "omit `num_tasks` to evaluate each task once"
         raise InnerloopError("evaluate", wrong, got=asked, hint=hint)
     return len(tasks) if asked is None else asked
 

@@ -11,7 +11,7 @@ can be combined with checkpoints through time (`innerloop.engine.nested_scan`).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Literal, NamedTuple, get_args
 
@@ -34,10 +34,18 @@ from innerloop.engine.loss import (
 )
 from innerloop.engine.minibatch import minibatch_of_step
 from innerloop.engine.nested_scan import nested_scan, square_root_segments
-from innerloop.engine.optimizer import initial_moments
-from innerloop.engine.pytree import Selection, check_selection, check_trainable, combine, partition
+from innerloop.engine.optimizer import initial_moments, step_size_of
+from innerloop.engine.pytree import (
+    Selection,
+    check_selection,
+    check_trainable,
+    combine,
+    partition,
+    shapes_only,
+)
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError, check_choice, check_count
+from innerloop.io.text import counted
 from innerloop.parallel.precision import with_exact_products
 
 Derivative = Literal["unrolled", "rematerialised", "mixed"]
@@ -110,6 +118,12 @@ class InnerLoop:
             hint = "pass optax.sgd(0.1), for example"
             raise InnerloopError("InnerLoop", "`rule` must be an Optax optimiser", got=self.rule, hint=hint)
 
+    def __repr__(self) -> str:
+        rule = "<optimiser>" if self.step_size is None else f"<step size {self.step_size:g}>"
+        others = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
+        kept = [f"{f.name}={others[f.name]!r}" for f in fields(self)[1:] if others[f.name] != f.default]
+        return f"InnerLoop({', '.join([f'rule={rule}', *kept])})"
+
     def _check_counts(self) -> None:
         """Check the counts and store them as `int`, which is hashable whatever type was given."""
         for name, minimum in {"steps": 0, "last": 0, "minibatch": 1, "checkpoints": 1, "unroll": 1}.items():
@@ -117,6 +131,11 @@ class InnerLoop:
             left = name != "steps" and value is None
             if not left and not (name == "checkpoints" and isinstance(value, str) and value == "sqrt"):
                 object.__setattr__(self, name, check_count("InnerLoop", name, value, minimum))
+
+    @property
+    def step_size(self) -> float | None:
+        """The constant step size of the rule; None if it has a schedule or several, or keeps it elsewhere."""
+        return step_size_of(self.rule)
 
     @property
     def segments(self) -> int | None:
@@ -135,7 +154,7 @@ def check_inner(inner: object, who: str) -> None:
     """Raise InnerloopError, on behalf of `who`, unless this is an inner loop."""
     if not isinstance(inner, InnerLoop):
         hint = "pass InnerLoop(optax.sgd(0.1), steps=5), for example"
-        raise InnerloopError(who, "`inner` must be an InnerLoop", got=f"a {type(inner).__name__}", hint=hint)
+        raise InnerloopError(who, "`inner` must be an InnerLoop", got=type(inner).__name__, hint=hint)
 
 
 class Trajectory(NamedTuple):
@@ -152,6 +171,8 @@ class Trajectory(NamedTuple):
     losses: Float[Array, " steps"]
     observed: PyTree = None
     aux: PyTree = None
+
+    __repr__ = shapes_only
 
 
 @with_exact_products
@@ -287,7 +308,7 @@ def _check_axes(inner: InnerLoop, support: PyTree) -> None:
     if inner.stream and (not lengths or lengths[0] < inner.steps):
         hint = "give a support set whose leaves hold one item per step along their first axis"
         raise InnerloopError(
-            "InnerLoop", f"a stream of {inner.steps} steps is too short", got=lengths, hint=hint
+            "InnerLoop", f"a stream of {counted(inner.steps, 'step')} is too short", got=lengths, hint=hint
         )
     if inner.minibatch is not None and len(lengths) != 1:
         hint = "give every leaf of the support set one row per example"

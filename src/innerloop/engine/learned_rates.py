@@ -25,7 +25,7 @@ class WithRates(eqx.Module):
 def model_of(meta_params: WithRates, who: str) -> Params:
     """The model without its step sizes. Raises InnerloopError, on behalf of `who`, if there are none."""
     if not isinstance(meta_params, WithRates):
-        got, hint = f"a {type(meta_params).__name__}", "pass the result of the algorithm's `init(params)`"
+        got, hint = type(meta_params).__name__, "pass the result of the algorithm's `init(params)`"
         raise InnerloopError(who, "needs meta-parameters with step sizes", got=got, hint=hint)
     return meta_params.model
 

@@ -16,8 +16,10 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from innerloop.engine import distribution
 from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.model_state import check_state, fresh_state, in_structure_of
+from innerloop.engine.pytree import shapes_only
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 
 
 class Adapted(NamedTuple):
@@ -30,6 +32,8 @@ class Adapted(NamedTuple):
 
     params: Params
     state: PyTree
+
+    __repr__ = shapes_only
 
 
 class Extras(NamedTuple):
@@ -96,7 +100,7 @@ class Loss:
         if wanted == 1:
             return found, Extras()
         if not isinstance(found, tuple) or len(found) != wanted:
-            got = f"{len(found)} outputs" if isinstance(found, tuple) else type(found).__name__
+            got = counted(len(found), "output") if isinstance(found, tuple) else type(found).__name__
             names = "loss, " + ", ".join(["new state"] * self.stateful + ["auxiliary outputs"] * self.aux)
             raise InnerloopError("Loss", f"`fn` must return ({names})", got=got)
         state = in_structure_of(state, found[1]) if self.stateful else None

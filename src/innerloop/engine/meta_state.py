@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
+from innerloop.engine.pytree import shapes_only
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import local_copy
@@ -27,6 +28,8 @@ class MetaState(NamedTuple):
     opt_state: optax.OptState
     key: PRNGKeyArray
     step: Array
+
+    __repr__ = shapes_only
 
 
 def copy_to_host(state: MetaState) -> MetaState:
@@ -59,7 +62,7 @@ def check_state(state: object) -> None:
     """Raise InnerloopError unless this is a state whose arrays have not been donated to an earlier run."""
     if not isinstance(state, MetaState):
         hint = "pass the state that `init` or `run` returned"
-        raise InnerloopError("OuterLoop.run", "needs a MetaState", got=f"a {type(state).__name__}", hint=hint)
+        raise InnerloopError("OuterLoop.run", "needs a MetaState", got=type(state).__name__, hint=hint)
     if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
         hint = "continue with the state that `run` returned"
         raise InnerloopError("OuterLoop.run", "this state was consumed by an earlier run", hint=hint)

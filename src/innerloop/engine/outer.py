@@ -43,7 +43,7 @@ from innerloop.engine.meta_state import (
 )
 from innerloop.engine.optimizer import apply_optimizer, initial_moments
 from innerloop.engine.persistent_adam import WithMoments, check_outer_optimizer
-from innerloop.engine.pytree import check_trainable, global_norm
+from innerloop.engine.pytree import check_trainable, global_norm, shapes_only
 from innerloop.engine.types import Params, Task, TaskDistribution, TwoStageSampler
 from innerloop.errors import InnerloopError, check_choice, check_count
 from innerloop.parallel.compile_once import compile_once
@@ -65,6 +65,8 @@ class StepInfo(NamedTuple):
     inner_losses: Array
     grad_norm: Array
     aux: PyTree = None
+
+    __repr__ = shapes_only
 
 
 AHEAD_BYTES = 2_000_000

@@ -55,7 +55,7 @@ def _check_moments(params: WithMoments) -> None:
     if not isinstance(params, WithMoments):
         wrong = "needs parameters with their second moments"
         hint = "use it in reptile only and outside optax.chain, and pass the result of the algorithm's `init(params)`"
-        raise InnerloopError("persistent_adam", wrong, got=f"a {type(params).__name__}", hint=hint)
+        raise InnerloopError("persistent_adam", wrong, got=type(params).__name__, hint=hint)
 
 
 def on_model(loss_fn: LossFn, inner: InnerLoop) -> tuple[LossFn, InnerLoop]:

@@ -33,6 +33,26 @@ class Except:
         return not is_selected(self.selection, path)
 
 
+def check_not_all(selection: Selection, who: str, name: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, if its argument `name` is None, which would select everything."""
+    if selection is None:
+        hint = (
+            "give a name like 'head', a pattern like '**/bias', several of these, or a function of the path"
+        )
+        raise InnerloopError(who, f"`{name}` must be a selection of parameters", got="None", hint=hint)
+
+
+def in_words(selection: Selection) -> str:
+    """What a selection includes, in words."""
+    if isinstance(selection, Except):
+        return f"all but {in_words(selection.selection)}"
+    if selection is None or isinstance(selection, str):
+        return "all" if selection is None else selection
+    if callable(selection):
+        return getattr(selection, "__name__", type(selection).__name__)
+    return ", ".join(selection) or "none"
+
+
 def check_selection(selection: object) -> None:
     """Raise InnerloopError unless this has the form of a selection.
 
@@ -52,6 +72,11 @@ def check_selection(selection: object) -> None:
     if isinstance(selection, re.Pattern):
         hint = "give the pattern's method, `pattern.search`"
     raise InnerloopError("select", "is not a selection of parameters", got=selection, hint=hint)
+
+
+def shapes_only(self: object) -> str:
+    """A tree as text, with the dtype and shape of every array instead of its values; for use as `__repr__`."""
+    return eqx.tree_pformat(self)
 
 
 def paths(params: PyTree) -> list[str]:

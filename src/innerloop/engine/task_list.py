@@ -41,7 +41,7 @@ class TaskList(FiniteTasks, eqx.Module):
         for number, task in enumerate(tasks):
             if not isinstance(task, Task):
                 hint = "give a list of innerloop.Task(support, query)"
-                got = f"a {type(task).__name__}"
+                got = type(task).__name__
                 raise InnerloopError("TaskList", f"item {number} must be a task", got=got, hint=hint)
         support, query = ([getattr(task, part) for task in tasks] for part in Task._fields)
         self.tasks = Task(_stacked(support, "support"), _stacked(query, "query"))

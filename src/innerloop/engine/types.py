@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
+from innerloop.engine.pytree import shapes_only
+
 Params = PyTree[Array]
 """Any pytree of arrays; the engine does not depend on any framework's classes."""
 
@@ -34,6 +36,8 @@ class Batch(NamedTuple):
     targets: PyTree
     mask: Bool[Array, " examples"] | None = None
 
+    __repr__ = shapes_only
+
 
 class Task(NamedTuple):
     """One task; a batch of tasks is the same pytree with a leading axis `tasks` on every leaf.
@@ -46,6 +50,8 @@ class Task(NamedTuple):
 
     support: PyTree
     query: PyTree
+
+    __repr__ = shapes_only
 
 
 @runtime_checkable

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import jax
 
+from innerloop.engine.algorithm import Algorithm, described
+from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 
 if TYPE_CHECKING:
     import sklearn.utils
@@ -71,12 +74,19 @@ class ClassifierOnly(Generic[Arguments, Result]):
         return MethodType(self.method, learner)
 
 
+def _listed(values: dict[str, object]) -> str:
+    """Names and values as in a call."""
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())
+
+
 Kind = TypeVar("Kind", bound="Estimator")
 
 
 class Estimator:
     """The protocol of scikit-learn's `BaseEstimator`, for a class whose constructor takes `SETTINGS`."""
 
+    params: Params
+    algorithm: Algorithm
     classification: bool
     params_: object
 
@@ -110,11 +120,12 @@ class Estimator:
         return self
 
     def __repr__(self) -> str:
-        settings = self.get_params()
-        size = sum(x.size for x in jax.tree.leaves(settings.pop("params")))
-        algorithm = type(settings.pop("algorithm")).__name__
-        rest = "".join(f", {name}={value!r}" for name, value in settings.items())
-        return f"{type(self).__name__}(params=<{size} numbers>, algorithm=<{algorithm}>{rest})"
+        size = sum(x.size for x in jax.tree.leaves(self.params))
+        how = described(self.algorithm)
+        algorithm = f"<{how.pop('algorithm')}: {_listed(how)}>"
+        shown = {"params": f"<{counted(size, 'number')}>", "algorithm": algorithm}
+        rest = {name: value for name, value in self.get_params().items() if name not in shown}
+        return f"{type(self).__name__}({', '.join(f'{n}={v}' for n, v in shown.items())}, {_listed(rest)})"
 
     def __sklearn_clone__(self: Kind) -> Kind:
         """An unfitted learner with the same settings; arrays are shared, since they are never changed."""

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 
 Numbers = Literal["bytes", "whole numbers", "floats"]
 Shape = tuple[int | None, ...]
@@ -226,7 +227,9 @@ def values(y: object, shape: tuple[int, ...], who: str) -> np.ndarray:
 
 def _check_length(got: int, examples: int, who: str) -> None:
     if got != examples:
-        raise InnerloopError(who, "x and y differ in length", got=f"{examples} examples and {got} in y")
+        raise InnerloopError(
+            who, "x and y differ in length", got=f"{counted(examples, 'example')} and {got} in y"
+        )
 
 
 def _distinct(labels: Sequence[Hashable]) -> list[Hashable]:

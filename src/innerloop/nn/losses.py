@@ -13,6 +13,7 @@ from innerloop.engine.loss import Adapted
 from innerloop.engine.model_state import fresh_state
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 
 Apply = Callable[..., PyTree]
 """`apply(params, inputs) -> outputs`; models with batch normalisation may take a keyword `reference`."""
@@ -190,10 +191,10 @@ class BatchLoss:
             return ""
         outputs = jax.eval_shape(lambda params, x: self.apply(params, x), params, batch.inputs).shape[-1]
         if ways is not None:
-            return "" if ways <= outputs else f"the model has {outputs} outputs for {ways} classes"
+            return "" if ways <= outputs else f"the model has {counted(outputs, 'output')} for {ways} classes"
         labels = _counted(batch)
         wrong = labels[(labels < 0) | (labels >= outputs) | (labels != np.round(labels))]
-        return f"the model has {outputs} outputs, but a target is {wrong[0]}" if wrong.size else ""
+        return f"the model has {counted(outputs, 'output')}, but a target is {wrong[0]}" if wrong.size else ""
 
 
 def mean_squared_error(apply: Apply = call, predict: Apply | None = None) -> BatchLoss:

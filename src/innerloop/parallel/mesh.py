@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 from innerloop.parallel.precision import at_least_float32
 
 REPLICATED = PartitionSpec()
@@ -53,7 +54,7 @@ def task_mesh(meta_batch: int, devices: Sequence[Device] | None = None, model_sh
         raise InnerloopError(
             "outer.meta_batch",
             "must be a multiple of the number of processes",
-            got=f"{meta_batch} tasks for {len(hosts)} processes",
+            got=f"{counted(meta_batch, 'task')} for {len(hosts)} processes",
             hint="change `outer.meta_batch` or the number of processes",
         )
     each = max(n for n in range(1, min(map(len, hosts)) + 1) if share % n == 0)
@@ -71,7 +72,7 @@ def _groups(devices: list[Device], model_shards: int) -> list[list[Device]]:
         raise InnerloopError(
             "outer.model_shards",
             "must divide the devices of each process",
-            got=f"{model_shards} shards on {len(devices)} devices",
+            got=f"{counted(model_shards, 'shard')} on {counted(len(devices), 'device')}",
             hint="change `outer.model_shards` or the number of devices",
         )
     return [devices[first : first + model_shards] for first in range(0, len(devices), model_shards)]

@@ -89,11 +89,12 @@ def subject(results: JsonObject) -> str:
     spec, length = ALGORITHMS[r["algorithm"]], r["trained_meta_steps"]
     size = "of learned sizes" if spec.learns_rates else f"of size {r['inner_learning_rate']:g}"
     trained = "" if length is None else f" trained for {counted(length, 'meta-step')}"
+    mode = f"; normalisation {r['normalization']}" if r["normalization"] else ""
     what = "sinusoids" if r["metric"] == "loss" else f"{r['ways']}-way"
     return (
         f"{r['source']}: {spec.title}{trained}; {what}, {counted(r['shots'], 'shot')}; "
-        f"{counted(r['inner_steps'], 'inner step')} {size}; {tasks_in_words(results)}; mean ± 95 % interval; "
-        f"normalisation {r['normalization']}; seed {r['seed']}."
+        f"{counted(r['inner_steps'], 'inner step')} {size}; {tasks_in_words(results)}; mean ± 95 % interval{mode}; "
+        f"seed {r['seed']}."
     )
 
 

@@ -133,7 +133,7 @@ def same_tasks(a: Result, b: Result) -> bool:
 def _drawn_how(result: Result) -> tuple[object, ...]:
     """What decides which tasks a measurement draws, besides the data."""
     found, data = result.measurement, result.trained.config.data
-    queries = found.queries_per_class if isinstance(found, ScoreMeasurement) else None
+    queries = found.queries if isinstance(found, ScoreMeasurement) else None
     return (
         found.seed,
         found.classes,

@@ -131,14 +131,14 @@ def _result_row(result: Result, normalizes: bool) -> list[str]:
     assert isinstance(found, ScoreMeasurement)
     points = [result.at(step) for step in (0, 1, found.inner_steps)]
     length = found.trained_meta_steps
-    per = " per class" if result.score == "accuracy" else ""
+    most, per = "at most " if found.groups else "", " per class" if found.ways else ""
     return [
         _name(result),
         *("" if point is None else nonbreaking(with_interval(*point, result.score)) for point in points),
         str(found.inner_steps),
         "" if length is None else grouped(length),
-        *([found.normalization] if normalizes else []),
-        f"{found.queries_per_class}{per}",
+        *([found.normalization or ""] if normalizes else []),
+        f"{most}{found.queries}{per}",
         grouped(found.tasks),
     ]
 

@@ -87,12 +87,12 @@ def _problem(trained: Trained) -> str:
     data, rl, spec = trained.config.data, trained.config.rl, trained.config.data.spec
     if spec.kind == "reinforcement":
         reward = "" if spec.goal else f", reward {rl.reward}"
-        return f"{spec.title}{reward}, {rl.horizon} steps"
+        return f"{spec.title}{reward}, {counted(rl.horizon, 'step')}"
     if spec.needs_file:
         return f"{spec.title} {data.own}, {data.y} from at most {counted(data.shots, 'row')}"
     if spec.kind == "regression":
         whose = "" if data.protocol == "maml" else ", Reptile's protocol"
-        return f"{spec.title}, {data.shots} points{whose}"
+        return f"{spec.title}, {counted(data.shots, 'point')}{whose}"
     own = f" of {data.own}" if data.own and not spec.image_shape else ""
     turned = " with rotations" if data.rotations and trained.config.evaluation.rotations else ""
     return f"{spec.title}{own}{turned}, {data.ways}-way {data.shots}-shot"

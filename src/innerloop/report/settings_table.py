@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from innerloop.config.applicable import applies
 from innerloop.io.untrusted import JsonObject
 from innerloop.report.comparison import Result
 from innerloop.report.html_blocks import escaped, table
@@ -10,9 +11,11 @@ from innerloop.report.measurements import Group
 
 
 def config_table(group: Group) -> str:
-    """All settings of the runs in a group; those that differ come first."""
-    flat = [flattened(asdict(run.trained.config)) for run in group.members]
-    names = sorted(flat[0], key=lambda name: len({str(f[name]) for f in flat}) == 1)
+    """The settings that apply to any of the runs in a group; those that differ come first."""
+    configs = [run.trained.config for run in group.members]
+    flat = [flattened(asdict(config)) for config in configs]
+    apply = [name for name in flat[0] if any(applies(config, name) for config in configs)]
+    names = sorted(apply, key=lambda name: len({str(f[name]) for f in flat}) == 1)
     rows = []
     for name in names:
         values = [str(f[name]) for f in flat]

@@ -26,7 +26,8 @@ class Row:
         pairs: what the pairs are.
         inner_steps: inner steps at test.
         tasks: number of held-out tasks.
-        queries: query examples per class (of a regression: per task); None for policies.
+        groups: number of groups in the measured set of a table, each of which is one task; None for other data.
+        queries: query examples per class (of a regression: per task; of a table: at most); None for policies.
         normalization: the batch that gives a query's normalisation statistics; empty without normalisation.
         diverged: number of tasks on which adaptation diverged, over all seeds.
     """
@@ -43,6 +44,7 @@ class Row:
     pairs: str
     inner_steps: int
     tasks: int
+    groups: int | None
     queries: int | None
     normalization: str
     diverged: int
@@ -57,7 +59,6 @@ def _row(group: Group, run: Result, first: Result) -> Row:
     found = run.measurement
     gain = None if run is first else compare(run, first)
     scored = found if isinstance(found, ScoreMeasurement) else None
-    normalizes = run.trained.config.model.normalizes
     return Row(
         group.title,
         run.label,
@@ -71,8 +72,9 @@ def _row(group: Group, run: Result, first: Result) -> Row:
         gain.pairs if gain else "",
         found.inner_steps,
         found.tasks,
-        scored and scored.queries_per_class,
-        scored.normalization if scored and normalizes else "",
+        scored and scored.groups,
+        scored and scored.queries,
+        (scored and scored.normalization) or "",
         found.diverged_tasks,
     )
 
@@ -86,7 +88,12 @@ NOTE = (
 HEADS = ("problem", "run", "seeds", "score", "mean ±", "gain ±", "pairs", "inner steps", "tasks")
 """The columns for readers that every table has; `as_csv` has those of `Row`."""
 
-CONDITIONS = {"queries": "queries", "normalization": "normalisation", "diverged": "diverged tasks"}
+CONDITIONS = {
+    "groups": "groups of the table",
+    "queries": "queries",
+    "normalization": "normalisation",
+    "diverged": "diverged tasks",
+}
 """Further columns by the fields of `Row`, for tables whose rows differ in them."""
 
 

@@ -9,6 +9,8 @@ Arrays are `[tasks, policies, trajectories]` for one meta-iteration: the step at
 import numpy as np
 from jaxtyping import Int
 
+from innerloop.io.text import counted
+
 MAX_BROKEN_SHARE = 0.1
 """Largest share of the trajectories of a meta-iteration, or of a point of an evaluation, that may break."""
 
@@ -34,7 +36,6 @@ def first_broken(broken: Int[np.ndarray, "tasks policies trajectories"]) -> dict
 def in_words(broken: Int[np.ndarray, "tasks policies trajectories"]) -> tuple[str, str]:
     """In words: where the first trajectory of a meta-iteration broke, and how many did."""
     at = first_broken(broken)
-    where = (
-        f"task {at['task']} after {at['updates']} updates, trajectory {at['trajectory']}, step {at['step']}"
-    )
+    updates = counted(at["updates"], "update")
+    where = f"task {at['task']} after {updates}, trajectory {at['trajectory']}, step {at['step']}"
     return where, f"{int((broken >= 0).sum())} of {broken.size} trajectories broken"

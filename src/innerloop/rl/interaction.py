@@ -13,6 +13,7 @@ from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray, PyTree
 from innerloop.engine.pytree import paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 from innerloop.rl.distributions import Categorical, Distribution
 from innerloop.rl.environments.base import Environment, Transition
 
@@ -120,14 +121,17 @@ def _check_actions(environment: Environment, action_dist: Distribution, action: 
     size, discrete = environment.action_size, environment.discrete
     shape, kind = ((), jnp.integer) if discrete else ((size,), jnp.floating)
     if jnp.shape(action) != (count, *shape) or not jnp.issubdtype(jnp.result_type(action), kind):
-        takes = f"an index below {size}" if discrete else f"a vector of {size} floats"
+        takes = f"an index below {size}" if discrete else f"a vector of {counted(size, 'float')}"
         hint = f"use a {'CategoricalPolicy' if discrete else 'GaussianPolicy'} with `action_size` {size}"
         got = f"{jnp.result_type(action)} of shape {jnp.shape(action)[1:]}"
         raise_for(environment, f"an action is {takes}, but the policy draws others", got, hint)
     if isinstance(action_dist, Categorical) and action_dist.logits.shape[-1] != size:
         hint = f"use a policy with `action_size` {size}"
         raise_for(
-            environment, f"it has {size} actions", f"a policy over {action_dist.logits.shape[-1]}", hint
+            environment,
+            f"it has {counted(size, 'action')}",
+            f"a policy over {action_dist.logits.shape[-1]}",
+            hint,
         )
     density = jax.eval_shape(lambda: action_dist.log_prob(action))
     if density.shape != (count,):
@@ -180,7 +184,7 @@ def _kind(found: Any) -> str:
     """A description of an object for messages: dtype and shape of an array, otherwise its type."""
     if hasattr(found, "dtype") and hasattr(found, "shape"):
         return f"{found.dtype} of shape {found.shape}"
-    return f"a {type(found).__name__}" + (f" of {len(found)}" if isinstance(found, (tuple, list)) else "")
+    return type(found).__name__ + (f" of {len(found)}" if isinstance(found, (tuple, list)) else "")
 
 
 def raise_for(environment: object, wrong: str, got: object = None, hint: str = "") -> NoReturn:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from innerloop.engine.pytree import shapes_only
 from innerloop.engine.types import Params
 from innerloop.rl.distributions import Distribution
 from innerloop.rl.environments.base import Environment, Transition
@@ -34,6 +35,8 @@ class Trajectories(NamedTuple):
     rewards: Float[Array, "trajectories steps"]
     mask: Float[Array, "trajectories steps"]
     ends: Float[Array, "trajectories steps"] | None = None
+
+    __repr__ = shapes_only
 
     def first(self) -> "Trajectories":
         """Only the first trajectory of each row."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from innerloop.config.bounds import FRACTION, check_bounds
+from innerloop.engine.pytree import shapes_only
 from innerloop.errors import check_choice
 from innerloop.rl.advantages import discounted_returns, generalised_advantages, normalised_advantages
 from innerloop.rl.baseline import linear_baseline
@@ -34,6 +35,8 @@ class Samples(NamedTuple):
     advantages: Float[Array, "trajectories steps"]
     weights: Float[Array, "trajectories steps"]
     ends: Float[Array, "trajectories steps"] | None = None
+
+    __repr__ = shapes_only
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from innerloop.config.bounds import Bounds, check_number
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.chunking import mean_in_chunks
 from innerloop.engine.optimizer import apply_optimizer
-from innerloop.engine.pytree import global_norm
+from innerloop.engine.pytree import global_norm, shapes_only
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import mean_over_devices
@@ -50,6 +50,8 @@ class OuterInfo(NamedTuple):
     length: Float[Array, ""]
     returns: Float[Array, " policies"] | None = None
     broken: Int[Array, "tasks policies trajectories"] | None = None
+
+    __repr__ = shapes_only
 
 
 class OuterStep(NamedTuple):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from innerloop.errors import InnerloopError
-from innerloop.io.text import first_repeated
+from innerloop.io.text import counted, first_repeated
 
 WHO = "ClassArrays"
 
@@ -31,6 +31,10 @@ class ClassArrays:
     starts: np.ndarray
     counts: np.ndarray
     names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        classes = counted(self.classes, "class", "classes")
+        return f"<ClassArrays: {classes}, examples {self.examples.dtype}{list(self.examples.shape)}>"
 
     def __post_init__(self) -> None:
         _check_examples(self.examples)
@@ -86,7 +90,7 @@ class ClassArrays:
                 differ.
         """
         if not per_class or len(per_class) != len(names):
-            got = f"{len(per_class)} arrays and {len(names)} names"
+            got = f"{counted(len(per_class), 'array')} and {counted(len(names), 'name')}"
             raise InnerloopError(WHO, "every class needs one array and one name", got=got)
         kinds = {(rows.shape[1:], rows.dtype) for rows in per_class}
         if len(kinds) > 1:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from innerloop.engine.types import Batch, Task, TwoStageSampler
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.device_examples import DeviceExamples
 
@@ -177,6 +178,7 @@ def check_episode(
         raise InnerloopError(who, wrong, got=arrays.classes, hint="lower `ways` or add classes")
     smallest = int(np.argmin(arrays.counts))
     if arrays.counts[smallest] < shots + queries:
-        wrong = f"{shots} shots and {queries} queries need {shots + queries} examples of every class"
+        given = f"{counted(shots, 'shot')} and {counted(queries, 'query', 'queries')}"
+        wrong = f"{given} need {counted(shots + queries, 'example')} of every class"
         got = f"{arrays.counts[smallest]} of {arrays.names[smallest]!r}"
         raise InnerloopError(who, wrong, got=got, hint=hint)

@@ -13,6 +13,7 @@ from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.outer import MetaState
 from innerloop.engine.types import Task
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 from innerloop.parallel.mesh import from_local_shards, local_tasks
 from innerloop.tasks.block_loop import BlockLoop
 
@@ -81,7 +82,7 @@ class IteratorOuterLoop(BlockLoop):
         found = [_as_task(batch, self.own) for batch in islice(self.batches, steps)]
         self.read += len(found)
         if len(found) < steps:
-            wrong = f"the iterator ended after {self.read} meta-batches"
+            wrong = f"the iterator ended after {counted(self.read, 'meta-batch', 'meta-batches')}"
             raise InnerloopError(WHO, wrong, hint="repeat the data, for example by itertools.cycle")
         return from_local_shards(jax.tree.map(lambda *x: np.stack(x), *found), self.split)
 
@@ -98,11 +99,11 @@ def _as_task(batch: object, tasks: int) -> Task:
     """A meta-batch as NumPy arrays. Raises InnerloopError unless it is a meta-batch of `tasks` tasks."""
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         hint = "yield innerloop.Task(support, query), each leaf with a leading axis of tasks"
-        raise InnerloopError(WHO, "`batches` must yield tasks", got=f"a {type(batch).__name__}", hint=hint)
+        raise InnerloopError(WHO, "`batches` must yield tasks", got=type(batch).__name__, hint=hint)
     task: PyTree = jax.tree.map(np.asarray, Task(*batch))
     for leaf in jax.tree.leaves(task):
         if leaf.ndim == 0 or len(leaf) != tasks:
-            wrong = f"every leaf must have a leading axis of {tasks} tasks"
+            wrong = f"every leaf must have a leading axis of {counted(tasks, 'task')}"
             raise InnerloopError(
                 WHO, wrong, got=f"shape {leaf.shape}", hint="stack the tasks of a meta-batch"
             )

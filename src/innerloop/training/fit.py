@@ -59,6 +59,12 @@ class Fitted:
     metrics: list[JsonObject]
     folder: Path
 
+    def __repr__(self) -> str:
+        last = self.metrics[-1] if self.metrics else {}
+        scores = [f"{n}={x}" for n, x in last.items() if n == "outer_loss" or n.startswith("validation_")]
+        ended = [f"step={last.get('step')}", *scores, f"best_step={self.best_step}", f"folder={self.folder}"]
+        return f"<Fitted: {', '.join(ended)}>"
+
     @property
     def params(self) -> Params:
         """The meta-parameters after the last meta-step."""

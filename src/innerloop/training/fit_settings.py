@@ -7,6 +7,7 @@ import json
 
 from jax.sharding import Mesh
 
+from innerloop.engine.algorithm import described
 from innerloop.engine.outer import MetaState, OuterLoop
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject, read_object
@@ -48,7 +49,7 @@ def settings_of(
     schedule, algorithm = run.schedule, run.loop.algorithm
     settings: JsonObject = {"seed": run.seed, "meta_batch": run.loop.meta_batch, "chunk": chunk}
     settings |= {"mesh": None if mesh is None else dict(mesh.shape), "tasks": KINDS[type(run.loop)]}
-    settings |= {"algorithm": type(algorithm).__name__, "inner_steps": algorithm.inner.steps}
+    settings |= described(algorithm)
     settings |= {"log_every": schedule.log_every}
     if rule is not None:
         settings |= {"validate_every": schedule.validate_every, "validation_tasks": schedule.validation_tasks}

@@ -10,6 +10,7 @@ from innerloop.engine.evaluate import Curve, join
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.precision import available, products
+from innerloop.tasks.tables.group_tasks import GroupTasks
 from innerloop.training.divergence import diverged
 from innerloop.training.experiment import held_out_key, number_of_tasks
 from innerloop.training.measurement import Band, Measurement, ReturnMeasurement, ScoreMeasurement
@@ -55,7 +56,8 @@ def measure(
             on_progress(sum(c.tasks for c in curves), total)
     make = returns_of if config.reinforcement else scores_of
     found = make(trained, config, join(curves), seed, part)
-    return replace(found, seconds=round(time.monotonic() - begun, 2))
+    sizes = held_out.largest() if isinstance(held_out, GroupTasks) else {}
+    return replace(found, **sizes, seconds=round(time.monotonic() - begun, 2))
 
 
 def changed(settings: Any, changes: dict[str, object]) -> Any:
@@ -90,10 +92,10 @@ def scores_of(trained: Trained, config: Config, curve: Curve, seed: int, part: s
         **common(trained, config, curve, seed, part),
         score=score,
         task_scores=curve.scores[score][:, -1],
-        normalization=config.evaluation.normalization,
-        ways=config.data.ways,
+        normalization=config.evaluation.normalization if config.model.normalizes else None,
+        ways=config.data.ways if config.data.spec.kind == "images" else None,
         shots=config.data.shots,
-        queries_per_class=config.evaluation.queries,
+        queries=config.evaluation.queries,
         rotations=config.evaluation.rotations if config.data.rotations else None,
     )
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from innerloop.config.schema import Normalization, Precision
+from innerloop.io.text import counted, with_interval
 from innerloop.io.untrusted import JsonObject
 
 
@@ -30,7 +31,7 @@ COMMON = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Measurement(ABC):
     """The common part of measurements of scores and returns."""
 
@@ -41,6 +42,7 @@ class Measurement(ABC):
     curves: dict[str, Band]
     """The curve of each score at these steps, by name."""
     tasks: int
+    """The number of tasks: as many as asked for, or all groups of a table if there are fewer."""
     inner_steps: int
     inner_learning_rate: float
     seed: int
@@ -58,8 +60,13 @@ class Measurement(ABC):
     algorithm: str
     trained_meta_steps: int | None
     seconds: float
-    task_scores: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False, repr=False)
+    task_scores: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
     """`[tasks]`: the score of each task after the last inner step, for paired comparisons."""
+
+    def __repr__(self) -> str:
+        value = with_interval(self.value, self.ci95, self.score)
+        tasks = f"over {counted(self.tasks, f'{self.classes} task')}"
+        return f"<{self.score} of {self.source}: {value} after {counted(self.inner_steps, 'inner step')} {tasks}>"
 
     @property
     def curve(self) -> Band:
@@ -88,28 +95,35 @@ class Measurement(ABC):
         """The record that `innerloop evaluate --json` prints and that result files hold."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ScoreMeasurement(Measurement):
-    """Accuracy and loss, or loss alone, on query examples."""
+    """Accuracy and loss, or loss alone, on query examples. A condition that does not apply to the tasks is None."""
 
-    normalization: Normalization
-    ways: int
+    groups: int | None = None
+    """The number of groups of the table in the measured set."""
+    normalization: Normalization | None = None
+    """The batch that gives a query's normalisation statistics."""
+    ways: int | None = None
+    """Classes per episode."""
     shots: int
-    queries_per_class: int
+    """Support examples per class (sinusoids: per task; tables: of the largest support set)."""
+    queries: int
+    """Query examples per class (sinusoids: per task; tables: of the largest query set)."""
     rotations: bool | None = None
     """Whether held-out classes are rotated; None if the training classes are not."""
 
     def to_json(self) -> JsonObject:
-        """The final score under its name, the conditions, and all points under `curve`."""
-        names = ("tasks", "normalization", "ways", "shots", "queries_per_class")
-        names += () if self.rotations is None else ("rotations",)
-        names += ("inner_steps", "inner_learning_rate", *COMMON)
+        """The final score under its name, the conditions that apply, and all points under `curve`."""
+        told = fields_of(self, ("tasks", "groups", "normalization", "ways", "shots"))
+        told["queries" if self.ways is None else "queries_per_class"] = self.queries
+        told["rotations"] = self.rotations
+        told = {name: value for name, value in told.items() if value is not None}
+        told |= fields_of(self, ("inner_steps", "inner_learning_rate", *COMMON))
         bands = {name: band._asdict() for name, band in self.curves.items()}
-        last = {self.score: self.value, "ci95": self.ci95}
-        return last | fields_of(self, names) | {"curve": {"steps": self.steps, **bands}}
+        return {self.score: self.value, "ci95": self.ci95} | told | {"curve": {"steps": self.steps, **bands}}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ReturnMeasurement(Measurement):
     """Undiscounted returns of a policy after 0 to n updates."""
 

@@ -14,6 +14,7 @@ import jax
 from innerloop.config.schema import InnerConfig
 from innerloop.engine import chunking
 from innerloop.engine.nested_scan import square_root_segments
+from innerloop.io.text import counted
 from innerloop.parallel.mesh import task_mesh
 from innerloop.training.peak_memory import predicted_peak
 from innerloop.training.supervised import SupervisedExperiment
@@ -54,7 +55,9 @@ class MemoryPlan:
         if self.changed:
             tasks = "one" if self.chunk == 1 else f"{self.chunk}"
             text += f", so tasks run {tasks} at a time, and inner steps are {self.inner.derivative}"
-            text += f", with {self.inner.checkpoints} checkpoints" if self.inner.checkpoints else ""
+            text += (
+                f", with {counted(self.inner.checkpoints, 'checkpoint')}" if self.inner.checkpoints else ""
+            )
             text += " in host memory" if self.inner.offload else ""
         return (
             text if self.fits else f"{text}; this may not fit: use fewer inner steps, examples or --devices"

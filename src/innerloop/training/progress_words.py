@@ -65,8 +65,10 @@ def left(done: int, total: int, seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as `42 s`, `3 min 05 s` or `2 h 07 min`."""
+    """Seconds as `less than 1 s`, `42 s`, `3 min 05 s` or `2 h 07 min`."""
     whole = round(seconds)
+    if whole < 1:
+        return "less than 1 s"
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:

@@ -1,7 +1,7 @@
 """Loads trained initialisations, with the experiments that they belong to."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import jax
@@ -25,8 +25,8 @@ from innerloop.training.warm_start import WarmStart
 class Trained:
     """An initialisation, its source, and its experiment."""
 
-    params: Params
-    experiment: Experiment
+    params: Params = field(repr=False)
+    experiment: Experiment = field(repr=False)
     source: str
     facts: JsonObject
     folder: Path | None = None

@@ -13,6 +13,7 @@ def test_from_lists_keeps_every_class_together_with_unequal_sizes(some_arrays):
     assert some_arrays.counts.tolist() == [2, 5, 1, 3]
     assert some_arrays.starts.tolist() == [0, 2, 7, 8]
     np.testing.assert_array_equal(some_arrays.rows(2), some_arrays.examples[7:8])
+    assert repr(some_arrays) == "<ClassArrays: 4 classes, examples uint8[11, 4, 3, 1]>"
 
 
 def test_select_gives_the_named_classes_in_the_named_order(some_arrays):
@@ -78,7 +79,7 @@ def test_from_lists_refuses_mixed_shapes_and_missing_names():
         ClassArrays.from_lists(
             [np.zeros((1, 2, 2, 1), np.uint8), np.zeros((1, 3, 2, 1), np.uint8)], ["a", "b"]
         )
-    with pytest.raises(InnerloopError, match="1 arrays and 2 names"):
+    with pytest.raises(InnerloopError, match="1 array and 2 names"):
         ClassArrays.from_lists([np.zeros((1, 2, 2, 1), np.uint8)], ["a", "b"])
     with pytest.raises(InnerloopError, match="0 arrays"):
         ClassArrays.from_lists([], [])

@@ -3,6 +3,8 @@
 import math
 from typing import TYPE_CHECKING, Literal
 
+from innerloop.io.text import counted
+
 if TYPE_CHECKING:
     from innerloop.algorithms.testing.meta_gradient import MetaGradientCheck
 
@@ -14,7 +16,7 @@ def verdict(check: "MetaGradientCheck", worst: str) -> str:
     tail = f"; the objective does not depend on {', '.join(check.unused)}" if check.unused else ""
     if check.kind == "exact":
         digits = int(-math.log10(max(check.relative_error, 1e-12)))
-        return f"the meta-gradient agrees with finite differences to {digits} digits{tail}"
+        return f"the meta-gradient agrees with finite differences to {counted(digits, 'digit')}{tail}"
     if check.kind != "wrong":
         return _describe(check) + tail
     if check.uncertainty > check.relative_error / 3:

@@ -86,7 +86,9 @@ def adaptation_curves(curves: Sequence[Curve], ax: Axes | None = None) -> Axes:
 def _limits(ax: Axes, score: str, measurements: Sequence[Measurement]) -> None:
     """Set the range of the score, and show chance accuracy."""
     if score == "accuracy":
-        style.chance(ax, [m.ways for m in measurements if isinstance(m, ScoreMeasurement)], 1.0, "right")
+        style.chance(
+            ax, [m.ways for m in measurements if isinstance(m, ScoreMeasurement) and m.ways], 1.0, "right"
+        )
         ax.set_ylim(0, 102)
     elif score == "loss":
         ax.set_ylim(bottom=0)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from innerloop.errors import InnerloopError
-from innerloop.io.text import first_repeated, shown
+from innerloop.io.text import counted, first_repeated, shown
 from innerloop.io.untrusted import read_bytes
 
 BYTES = 1 << 28
@@ -82,7 +82,9 @@ def _rows(lines: Iterator[tuple[int, list[str]]], header: list[str], path: Path)
         if len(cells) != len(header):
             got = f"{len(cells)} in line {number} of the file"
             hint = "quote cells that contain a comma"
-            raise InnerloopError(str(path), f"every row must have {len(header)} cells", got=got, hint=hint)
+            raise InnerloopError(
+                str(path), f"every row must have {counted(len(header), 'cell')}", got=got, hint=hint
+            )
         yield cells
 
 

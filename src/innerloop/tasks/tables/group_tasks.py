@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from innerloop.engine.types import Batch, FiniteTasks, Task
 from innerloop.errors import InnerloopError, check_count
+from innerloop.io.text import counted
 
 
 class GroupTasks(FiniteTasks, eqx.Module):
@@ -69,6 +70,10 @@ class GroupTasks(FiniteTasks, eqx.Module):
         self.names, self.shots, self.queries, self.gap = names, shots, queries, gap
         self.sizes = tuple(int(count) for count in counts)
 
+    def __repr__(self) -> str:
+        size = f"{counted(len(self), 'group')}, {counted(sum(self.sizes), 'row')}"
+        return f"<GroupTasks: {size}, shots={self.shots}, queries={self.queries}, gap={self.gap}>"
+
     def __len__(self) -> int:
         """The number of groups."""
         return len(self.names)
@@ -79,6 +84,11 @@ class GroupTasks(FiniteTasks, eqx.Module):
         return GroupTasks(
             self.inputs, self.targets, counts, self.names, shots=shots, queries=queries, gap=self.gap
         )
+
+    def largest(self) -> dict[str, int]:
+        """The number of groups, and the numbers of rows of the largest support and query sets."""
+        shots, queries = self._widths()
+        return {"groups": len(self), "shots": shots, "queries": queries}
 
     def task(self, number: int | Array, key: PRNGKeyArray) -> Task:
         """The task of one group: inputs `[support, ...]` and `[query, ...]`, and likewise targets.

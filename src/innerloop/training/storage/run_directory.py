@@ -168,9 +168,9 @@ class RunFolder(OwnFolder):
             wrong, hint = "is a run of `innerloop.fit`, on a model of your own", "use it from Python"
             raise InnerloopError(str(self.path), wrong, hint=f"{hint}: {LOAD}")
         if not path.is_file():
-            raise InnerloopError(
-                str(self.path), "is not a run (it has no config.json)", hint="give a run's folder"
-            )
+            inside = min((file.parent for file in self.path.glob("*/config.json")), default=None)
+            hint = f"give the runs in it, such as {inside}" if inside else "give a run's folder"
+            raise InnerloopError(str(self.path), "is not a run (it has no config.json)", hint=hint)
         return from_json(read_text(path, follow=False), str(path))
 
     def description(self) -> str:

@@ -6,6 +6,7 @@ still in `metrics.jsonl`.
 """
 
 import os
+import re
 import socket
 import struct
 import time
@@ -13,8 +14,8 @@ import warnings
 from pathlib import Path
 
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.record_writer import masked_crc32c
-from tensorboardX.summary import scalar
 
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 """Flags to create a new file; without the last one Windows would translate line endings."""
@@ -46,8 +47,10 @@ class ScalarWriter:
         return self.begun_at + time.monotonic() - self.begun
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
-        """Write one scalar of one meta-step."""
-        self.write(Event(wall_time=self.now(), step=step, summary=scalar(name, value)))
+        """Write one scalar of one meta-step; it may be NaN, which `tensorboardX.summary.scalar` would warn about."""
+        tag = re.sub(r"[^-/\w.]", "_", name).lstrip("/")
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=float(value))])
+        self.write(Event(wall_time=self.now(), step=step, summary=summary))
 
     def write(self, event: Event) -> None:
         """Append one record, unless writing has failed before."""

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 from innerloop.rl.environments.mujoco.models import import_optional
 
 WHO = "GymnasiumFamily"
@@ -34,7 +35,7 @@ def unpack(found: object, of: tuple[str, tuple[str, ...]]) -> tuple[Any, ...]:
     """The values that a method returned. Raises InnerloopError unless they form the tuple of Gymnasium's interface."""
     method, names = of
     if not isinstance(found, tuple) or len(found) != len(names):
-        got = f"{len(found)} values" if isinstance(found, tuple) else type(found).__name__
+        got = counted(len(found), "value") if isinstance(found, tuple) else type(found).__name__
         hint = "wrap environments with the old interface, for example by gymnasium's compatibility wrappers"
         raise InnerloopError(WHO, f"`{method}` must return ({', '.join(names)})", got=got, hint=hint)
     return found
@@ -89,9 +90,8 @@ class Group:
     def _keep(self, i: int, observation: Any) -> None:
         flat = self.flatten(self.family.spaces[0], observation)
         if np.shape(flat) != self.observations[i].shape:
-            wrong = (
-                f"an observation must have {len(self.observations[i])} numbers, as its observation space says"
-            )
+            size = counted(len(self.observations[i]), "number")
+            wrong = f"an observation must have {size}, as its observation space says"
             raise InnerloopError(WHO, wrong, got=f"shape {np.shape(flat)}")
         self.observations[i] = flat
 
