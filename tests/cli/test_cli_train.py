@@ -119,9 +119,23 @@ def test_resume_keeps_its_own_settings(complaint, sinusoid_run, tmp_path):
             "--data.shots: the data set `navigation` does not read it",
         ),
         (("glyphs-5way-1shot-maml", "--data.split", "x", "--seeds", "0,1"), "give --data.dataset omniglot."),
+        (("pictures-5way-1shot-maml", "--data.split", "x"), "or sort the classes into the folders train,"),
+        (
+            ("omniglot-5way-1shot-maml", "--data.split", "x"),
+            "--data.split: `split` is unknown, got 'x'; choose",
+        ),
+        (
+            ("pictures-5way-1shot-maml",),
+            "--data.folder: the data set `folder` needs a folder of images; give",
+        ),
+        (
+            ("pictures-5way-1shot-maml", "--data.folder", "no"),
+            "--data.folder: must name an existing folder, got",
+        ),
+        (("table-maml", "--data.task", "a", "--data.y", "b"), "--data.file: a table needs a file"),
     ],
 )
-def test_settings_of_other_data_sets_are_refused(complaint, words, told):
+def test_data_that_do_not_fit_are_refused_at_once(complaint, words, told):
     assert told in complaint("train", *words)
 
 
@@ -224,11 +238,12 @@ def test_a_run_that_never_learnt_leaves_no_folder(refused, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_cannot_be_made(refused, tmp_path):
+def test_a_folder_that_cannot_be_made(command, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "cannot be written (Not a directory" in refused(
-        "train", "sinusoid-maml", *TINY, "--folder", tmp_path / "file/run"
-    )
+    for place in ("file", "file/run"):
+        _, out, err = command("train", "sinusoid-maml", *TINY, "--folder", tmp_path / place)
+        assert out == ""
+        assert "cannot be written (a part of the path is not a folder); give another path." in err
 
 
 def test_a_broken_config_is_named(complaint, tmp_path):

@@ -45,8 +45,10 @@ def test_every_command_has_help_of_one_screen(name, command):
         (("evaluate", "runs/a", "runs/b"), "evaluate: unexpected argument, got runs/b; see"),
         (
             ("evaluate", "runs/a", "--part", "x"),
-            "--part: must be one of 'test', 'validation', 'train', got 'x'.",
+            "--part: must be one of 'test', 'train', 'validation', got 'x'.",
         ),
+        (("completion", "bsh"), "must be one of 'bash', 'fish', 'zsh', got 'bsh'; did you mean bash?"),
+        (("adapt", "runs/a", "x", "--ink", "blue"), "--ink: must be one of 'dark', 'light', got 'blue'."),
         (
             ("train", "sinusoid-maml", "--outer.meta-steps", "abc"),
             "--outer.meta-steps: must be a whole number, got 'abc'; see `innerloop train PRESET -H`.",

@@ -184,10 +184,12 @@ def test_the_untrained_baseline():
 
 
 def test_another_image_folder(finished: Path):
-    """Only for data that are read from a folder or file."""
-    moved = lambda **data: training_trained.with_data(Config(data=DataConfig(**data)), "elsewhere").data
-    assert moved(dataset="folder", folder="here").folder == "elsewhere"
-    assert moved(dataset="table", file="here").file == "elsewhere"
+    """Only for data that are read from a folder or file, and only one that exists."""
+    moved = lambda to, **data: training_trained.with_data(Config(data=DataConfig(**data)), str(to)).data
+    assert moved(finished, dataset="folder", folder="here").folder == str(finished)
+    assert moved(__file__, dataset="table", file="here").file == __file__
+    with pytest.raises(InnerloopError, match="data_folder: must name an existing file, got"):
+        moved(finished, dataset="table", file="here")
     with pytest.raises(
         InnerloopError, match="data_folder: the run's data set `sinusoid` is not read from a folder"
     ):

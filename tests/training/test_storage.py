@@ -70,9 +70,9 @@ def test_weights_may_be_read_by_whom_other_files_may(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InnerloopError, match="cannot be written .Not a directory"):
+    with pytest.raises(InnerloopError, match="cannot be written .Not a directory.; give another path"):
         RunFolder(tmp_path / "file" / "run").create(Config())
-    with pytest.raises(InnerloopError, match="cannot be written .*; free some room"):
+    with pytest.raises(InnerloopError, match="cannot be written .*; give another path"):
         write_text(tmp_path / "missing" / "x.json", "{}")
 
 

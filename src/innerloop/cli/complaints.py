@@ -1,6 +1,7 @@
 """Complaints of tyro, which prints boxes of several lines, as one sentence."""
 
 import contextlib
+import difflib
 import io
 import re
 import sys
@@ -64,7 +65,12 @@ def _complaint(box: str, command: str) -> InnerloopError:
         what = "unknown option" if unknown[1].startswith("-") else "unexpected argument"
         return InnerloopError(command, what, got=unknown[1], hint=f"did you mean {near[0]}?" if near else see)
     if choice := re.match(r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*?),?\)\.", text):
-        return InnerloopError(choice[2], f"must be one of {choice[3]}", got=choice[1])
+        # Sorted, as tyro's order may change from run to run; None is what leaving the option out means.
+        choices = sorted({*re.findall("'(.*?)'", choice[3])} - {"None"})
+        near = difflib.get_close_matches(choice[1].strip("'"), choices, n=1)
+        hint = f"did you mean {near[0]}?" if near else ""
+        wrong = f"must be one of {', '.join(map(repr, choices))}"
+        return InnerloopError(choice[2], wrong, got=choice[1], hint=hint)
     if missing := re.match(r"Missing value for argument '(\S+)'", text):
         return InnerloopError(missing[1], "needs a value", hint=see)
     if parsing := re.match(r"Error parsing (\S+): (.*)", text):

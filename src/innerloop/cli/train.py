@@ -12,7 +12,7 @@ from tyro.conf import arg
 
 from innerloop.cli.common import Devices, console, parse, start_jax
 from innerloop.config.bounds import SEED, Bounds
-from innerloop.config.data_settings import check_read, for_dataset
+from innerloop.config.data_settings import check_places, check_read, for_dataset
 from innerloop.config.presets.registry import all_presets, preset
 from innerloop.config.schema import (
     AlgorithmName,
@@ -27,6 +27,7 @@ from innerloop.config.schema import (
 )
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
+from innerloop.io.files import check_output_folder
 from innerloop.io.text import counted
 from innerloop.training.signals import Stopped
 
@@ -234,12 +235,23 @@ def _plan(arguments: Train, argv: Sequence[str]) -> tuple[Path, Config | None]:
         hint = "name one (`innerloop list`), or --resume FOLDER"
         raise InnerloopError("train", "needs a preset", hint=hint)
     config = _with_settings(preset(arguments.preset), arguments)
-    check_read(config.data)
+    _check_data(config.data)
     folder = arguments.folder or Path("runs") / config.name
+    check_output_folder(folder)
     if (folder / "config.json").exists():
         hint = f"resume it with `innerloop train --resume {folder}`, or give another --folder"
         raise InnerloopError(str(folder), "already holds a run", hint=hint)
     return folder, config
+
+
+def _check_data(data: DataConfig) -> None:
+    """Raise InnerloopError for settings of the data that do not fit, before anything is read but a table's header."""
+    check_read(data)
+    check_places(data)
+    if data.spec.needs_file:
+        from innerloop.tasks.datasets.table import check_columns
+
+        check_columns(data.file, data.columns)
 
 
 def _check_resume(arguments: Train, argv: Sequence[str]) -> None:
