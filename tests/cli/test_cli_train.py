@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from innerloop.cli import progress
-from innerloop.cli.train import TrainRL, _check_resume, _parse_with_preset
+from innerloop.cli.train import TrainRL, _parse_with_preset, _plan
 from innerloop.config.presets.registry import preset
 from innerloop.config.serialization import to_json
 from innerloop.training.storage import weights
@@ -31,7 +31,7 @@ def test_overrides_reach_the_config(sinusoid_run):
 
 def test_a_second_run_in_the_same_folder_is_refused(complaint, sinusoid_run, sinusoid_words):
     said = complaint("train", *sinusoid_words, "--folder", sinusoid_run)
-    assert f"innerloop train --resume {sinusoid_run}" in said
+    assert f"innerloop train --resume {sinusoid_run}`, with --outer.meta-steps N to make it longer" in said
 
 
 def signalled(monkeypatch, number):
@@ -87,19 +87,19 @@ def test_resuming_an_ended_run_changes_nothing(command, sinusoid_run):
 
 
 def test_resume_of_nothing(complaint, tmp_path):
-    assert "there is no such folder" in complaint("train", "--resume", tmp_path / "none")
+    assert "--resume: must name an existing folder" in complaint("train", "--resume", tmp_path / "none")
     assert "is not a run" in complaint("train", "--resume", tmp_path)
 
 
 def test_resume_keeps_its_own_settings(complaint, sinusoid_run, tmp_path):
     told = complaint("train", "--resume", sinusoid_run, "--seed", 3)
     assert told.startswith("innerloop: --seed: the resumed run keeps its own setting, 0, got 3; ")
-    told = complaint(
-        "train", "--resume", sinusoid_run, "--outer.meta-steps", 60_000
-    )  # the default of all presets
+    told = complaint("train", "--resume", sinusoid_run, "--outer.log-every", 50)
     assert told.startswith(
-        "innerloop: --outer.meta-steps: the resumed run keeps its own setting, 200, got 60000; "
+        "innerloop: --outer.log-every: the resumed run keeps its own setting, 100, got 50; "
     )
+    told = complaint("train", "--resume", sinusoid_run, "--outer.meta-steps", 100)
+    assert told.endswith("has already taken 200 meta-steps, got a length of 100; give as many or more.\n")
     assert "leave out --folder" in complaint("train", "--resume", sinusoid_run, "--folder", tmp_path)
     assert "is of preset sinusoid-maml" in complaint("train", "sinusoid-anil", "--resume", sinusoid_run)
 
@@ -168,7 +168,15 @@ def test_a_resumed_policy_keeps_its_own_settings(complaint, tmp_path):
     (tmp_path / "config.json").write_text(to_json(config))
     told = complaint("train", "--resume", tmp_path, "--rl.horizon", 50)
     assert told.startswith("innerloop: --rl.horizon: the resumed run keeps its own setting, 100, got 50; ")
-    _check_resume(_parse_with_preset(words := ("--resume", str(tmp_path), "--rl.horizon", "100")), words)
+    words = ("--resume", str(tmp_path), "--rl.horizon", "100")
+    assert _plan(_parse_with_preset(words), words) == (tmp_path, config)
+
+
+def test_a_run_whose_step_size_decays_keeps_its_length(complaint, tmp_path):
+    (tmp_path / "config.json").write_text(to_json(preset("glyphs-5way-1shot-maml")))
+    told = complaint("train", "--resume", tmp_path, "--outer.meta-steps", 60_000)
+    assert "--outer.meta-steps: the outer step size decays to 0 over the" in told
+    assert f"or start a new run from its weights: --model.start {tmp_path}." in told
 
 
 def test_unknown_and_missing_presets(complaint):

@@ -15,7 +15,7 @@ from innerloop.cli.seeds import state_of
 from innerloop.config.bounds import POSITIVE, TASKS, Bounds
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
-from innerloop.io.files import OutputFolder
+from innerloop.io.files import OutputFolder, check_output_folder
 from innerloop.io.text import diverged, with_interval
 from innerloop.training.signals import Stopped
 
@@ -42,6 +42,7 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(Quickstart, argv)
     start_jax()
     begun, plan = time.monotonic(), _configs(arguments.effort)
+    check_output_folder(arguments.folder)
     for config in plan:  # before anything is trained
         state_of(arguments.folder / config.name, config)
     OutputFolder(arguments.folder).check("report.html")

@@ -140,6 +140,31 @@ class RunFolder(OwnFolder):
             return {"packages", "commit", "flags", "data"} <= self.known().keys()
         return False
 
+    def check_length(self, meta_steps: int) -> None:
+        """Raise InnerloopError if the run has already gone further than this length."""
+        taken = max(
+            (int(path.name) for path in self.checkpoints.glob("[0-9]*") if path.name.isdigit()), default=0
+        )
+        if meta_steps < taken:
+            wrong = f"the run in {self.path} has already taken {taken} meta-steps"
+            raise InnerloopError(
+                "resume", wrong, got=f"a length of {meta_steps}", hint="give as many or more"
+            )
+
+    def change_length(self, config: Config) -> None:
+        """Continue with this config, whose length differs from the run's; the earlier length is kept on record."""
+        earlier = [*self.earlier_lengths(), self.config().outer.meta_steps]
+        self.write(
+            "environment.json", json.dumps(self.known() | {"earlier_lengths": earlier}, indent=2) + "\n"
+        )
+        self.path_of(self.weights.name).unlink(missing_ok=True)  # the run has not ended
+        self.write("config.json", to_json(config))
+
+    def earlier_lengths(self) -> list[int]:
+        """The numbers of meta-steps that the run was to have before it was made longer or shorter, oldest first."""
+        found = self.known().get("earlier_lengths")
+        return [n for n in found if type(n) is int] if isinstance(found, list) else []
+
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint to resume from."""
         return any(self.checkpoints.glob("[0-9]*"))
@@ -183,8 +208,12 @@ class RunFolder(OwnFolder):
         return read_object(path, follow=False) if os.path.lexists(path) else {}
 
     def identity(self, data: dict[str, str]) -> bytes:
-        """The identity of the run, to recognise its checkpoints: a digest of its config and the hashes of its data."""
-        return identity(read_text(self.path / "config.json"), data)
+        """The identity of the run, to recognise its checkpoints: a digest of its config and the hashes of its data.
+
+        The config is that of the beginning: the length may have changed since.
+        """
+        first = next(iter(self.earlier_lengths()), None)
+        return identity(read_text(self.path / "config.json"), data, first)
 
     def check_data(self, data: dict[str, str]) -> None:
         """Raise InnerloopError if a set of the data has changed since the run began."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from innerloop.config.presets.registry import preset
+from innerloop.config.presets.registry import all_presets, nearest
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.home import expanded
@@ -57,7 +57,10 @@ def weights_path(source: str | Path) -> Path:
     if "/" in str(source) or os.sep in str(source) or str(source).startswith((".", "~")):
         hint = "give a run's folder, a weights file, or a preset with shipped weights"
         raise InnerloopError(str(path), "there is no such folder or file", hint=hint)
-    name = preset(str(source)).name  # a clear error for an unknown name
+    name = str(source)
+    if name not in all_presets():
+        wrong = "there is no such preset, folder or file"
+        raise InnerloopError("source", wrong, got=repr(name), hint=nearest(name))
     raise InnerloopError(
         name,
         "the package ships no trained weights of this preset",
