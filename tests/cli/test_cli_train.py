@@ -31,7 +31,7 @@ def test_overrides_reach_the_config(sinusoid_run):
 
 def test_a_second_run_in_the_same_folder_is_refused(complaint, sinusoid_run, sinusoid_words):
     said = complaint("train", *sinusoid_words, "--folder", sinusoid_run)
-    assert f"innerloop train --resume {sinusoid_run}`, with --outer.meta-steps N to make it longer" in said
+    assert f"innerloop train --resume {sinusoid_run}`, where --outer.meta-steps may make it longer" in said
 
 
 def signalled(monkeypatch, number):
@@ -99,7 +99,8 @@ def test_resume_keeps_its_own_settings(complaint, sinusoid_run, tmp_path):
         "innerloop: --outer.log-every: the resumed run keeps its own setting, 100, got 50; "
     )
     told = complaint("train", "--resume", sinusoid_run, "--outer.meta-steps", 100)
-    assert told.endswith("has already taken 200 meta-steps, got a length of 100; give as many or more.\n")
+    assert told.startswith("innerloop: --outer.meta-steps: the run in ")
+    assert told.endswith("has already taken 200 meta-steps, got 100; give as many or more.\n")
     assert "leave out --folder" in complaint("train", "--resume", sinusoid_run, "--folder", tmp_path)
     assert "is of preset sinusoid-maml" in complaint("train", "sinusoid-anil", "--resume", sinusoid_run)
 
@@ -133,6 +134,10 @@ def test_resume_keeps_its_own_settings(complaint, sinusoid_run, tmp_path):
             "--data.folder: must name an existing folder, got",
         ),
         (("table-maml", "--data.task", "a", "--data.y", "b"), "--data.file: a table needs a file"),
+        (
+            ("sinusoid-maml", "--model.start", "sinusoid-mam"),
+            "--model.start: there is no such preset, folder or",
+        ),
     ],
 )
 def test_data_that_do_not_fit_are_refused_at_once(complaint, words, told):

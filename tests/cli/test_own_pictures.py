@@ -186,11 +186,13 @@ def test_a_start_of_other_data_is_not_inherited(tmp_path):
     start = preset(ANIL).model.start
     assert start == "cifar-fs-5way-1shot-anil"
     pictures = ("--data.dataset", "folder", "--data.folder", str(tmp_path))
+    (tmp_path / "mine.safetensors").touch()
+    mine = str(tmp_path / "mine.safetensors")
     for words, expected in (
         ([ANIL], start),
         ([ANIL, *pictures], ""),
         ([ANIL, *pictures, "--model.start", start], start),
-        ([ANIL, *pictures, "--model.start", "runs/mine"], "runs/mine"),
+        ([ANIL, *pictures, "--model.start", mine], mine),
         (["--model.start", "cifar-fs-5way-1shot-maml", ANIL, *pictures], "cifar-fs-5way-1shot-maml"),
         ([ANIL, "--model.start", ""], ""),
     ):

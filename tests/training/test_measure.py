@@ -164,7 +164,9 @@ def test_what_has_no_weights(tiny: Config, finished: Path, tmp_path: Path, monke
         InnerloopError, match="ships no trained weights of this preset.*weights ship for sinusoid-maml"
     ):
         training_trained.load_trained("sinusoid-anil")
-    with pytest.raises(InnerloopError, match="source: there is no such preset, folder or file, got 'sinus'; did you mean"):
+    with pytest.raises(
+        InnerloopError, match="source: there is no such preset, folder or file, got 'sinus'; did"
+    ):
         training_trained.load_trained("sinus")
     with pytest.raises(InnerloopError, match="is not a run"):
         training_trained.load_trained(tmp_path)

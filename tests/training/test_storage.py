@@ -1,6 +1,7 @@
 """Run folders, weights and checkpoints: written whole, read back, and told when they are something else."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,24 @@ def test_a_kill_before_the_config_is_written_leaves_a_folder_to_begin_in(tmp_pat
     (run.path / "config.json").unlink()
     RunFolder(run.path).create(Config(seed=4))
     assert run.config() == Config(seed=4)
+
+
+def test_an_interrupt_before_the_first_checkpoint_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Even one that arrives just after a file was moved to its place."""
+    run = RunFolder(tmp_path / "run")
+    move = os.replace
+
+    def interrupted(draft: Path, path: Path) -> None:
+        move(draft, path)
+        if path.name == "config.json":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), run.undone_unless_resumable(new=True):
+        run.create(Config())
+    assert not run.path.exists()
 
 
 @pytest.mark.parametrize("text", ["{}", '{"python": "3.11"}', "[]", "no JSON"])

@@ -46,6 +46,10 @@ def run(argv: Sequence[str]) -> int:
     for config in plan:  # before anything is trained
         state_of(arguments.folder / config.name, config)
     OutputFolder(arguments.folder).check("report.html")
+    console().print(
+        f"Trains {len(plan)} initialisations on sinusoids and glyphs into {arguments.folder}, then measures them. "
+        "Ctrl-C saves and stops; the same command continues."
+    )
     for number, config in enumerate(plan, 1):
         code = _trained(arguments.folder / config.name, config, f"{number}/{len(plan)} {config.name}")
         if code:
@@ -156,8 +160,8 @@ def _show(groups: "Sequence[innerloop.report.measurements.Group]") -> None:
         if words := diverged(result.measurement.diverged_tasks, result.measurement.tasks):
             out.print(f"{result.label}: {words}.", style="bold")
     images = [group for group in groups if group.runs[0].score == "accuracy"]
-    modes = {f"{g.title}: {g.runs[0].trained.config.evaluation.normalization}" for g in images}
+    modes = {group.runs[0].trained.config.evaluation.normalization for group in images}
     out.print(
-        f"Accuracy (glyphs) or squared error (sinusoids) on queries of new tasks, mean ± 95 % interval; seed 0; "
-        f"normalisation: {', '.join(sorted(modes))}."
+        "Accuracy (glyphs) or squared error (sinusoids) on queries of new tasks, mean ± 95 % interval, seed 0; "
+        f"normalisation of glyphs: {', '.join(sorted(modes))}."
     )

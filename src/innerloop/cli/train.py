@@ -53,7 +53,7 @@ class Basics:
     folder: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/PRESET)")] = None
     """Where to keep the run."""
     resume: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
-    """Resume the run in this folder, with its own settings."""
+    """Resume the run in this folder, with its own settings; --outer.meta-steps makes it longer."""
     devices: Devices = None
     """CPU devices to split tasks over."""
     distributed: bool = False
@@ -227,30 +227,37 @@ def _settings_of(source: Config | Train, cls: type[Train]) -> dict[str, Any]:
 
 def _plan(arguments: Train, argv: Sequence[str]) -> tuple[Path, Config]:
     """The folder of a run and its config. Raises InnerloopError for conflicting arguments."""
+    from innerloop.training.storage.run_directory import RunFolder
+
     if arguments.resume is not None:
         return arguments.resume, _resumed(arguments.resume, arguments, argv)
     if arguments.preset is None:
         hint = "name one (`innerloop list`), or --resume FOLDER"
         raise InnerloopError("train", "needs a preset", hint=hint)
     config = _with_settings(preset(arguments.preset), arguments)
-    _check_data(config.data)
+    _check_inputs(config)
     folder = arguments.folder or Path("runs") / config.name
     check_output_folder(folder)
-    if (folder / "config.json").exists():
-        hint = f"continue it with `innerloop train --resume {folder}`, with --outer.meta-steps N to make it longer, "
-        hint += "or give another --folder"
-        raise InnerloopError(str(folder), "already holds a run", hint=hint)
+    if arguments.seeds is None:
+        RunFolder(folder).check_new()
+    elif (folder / "config.json").exists():
+        raise InnerloopError(str(folder), "already holds a run", hint="give another --folder")
     return folder, config
 
 
-def _check_data(data: DataConfig) -> None:
-    """Raise InnerloopError for settings of the data that do not fit, before anything is read but a table's header."""
+def _check_inputs(config: Config) -> None:
+    """Raise InnerloopError for data or a start that are not there; of the data only a table's header is read."""
+    data = config.data
     check_read(data)
     check_places(data)
     if data.spec.needs_file:
         from innerloop.tasks.datasets.table import check_columns
 
         check_columns(data.file, data.columns)
+    if config.model.start:
+        from innerloop.training.warm_start import WarmStart
+
+        _ = WarmStart(config.model.start).path  # raises an error if there is no such model
 
 
 def _resumed(folder: Path, arguments: Train, argv: Sequence[str]) -> Config:

@@ -213,7 +213,7 @@ class InnerConfig(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.offload and self.checkpoints is None:
-            hint = "give inner.checkpoints too, such as the square root of inner.steps"
+            hint = "give `inner.checkpoints` too, such as the square root of `inner.steps`"
             raise InnerloopError("inner.offload", "there are no checkpoints to offload", hint=hint)
 
 

@@ -186,7 +186,7 @@ def _begun(run: OwnRun, folder: RunFolder, settings: JsonObject, resume: bool) -
     with folder.undone_unless_resumable(new=not again), exclusive_lock(folder):
         if again:
             check_resumable(run)
-            folder.check_length(run.schedule.meta_steps)
+            folder.check_length(run.schedule.meta_steps, "meta_steps")
             fit_settings.check_same(folder, settings)
         else:
             folder.begin(fit_settings.NAME, fit_settings.text_of(settings))

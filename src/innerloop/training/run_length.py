@@ -30,7 +30,7 @@ def resumed_config(run: RunFolder, given: Config | None) -> Config:
         wrong = f"the outer step size decays to 0 over the {own.outer.meta_steps} meta-steps of the run in {run.path}"
         hint = f"keep the length, or start a new run from its weights: `model.start` {run.path}"
         raise InnerloopError("outer.meta_steps", wrong, got=length, hint=hint)
-    run.check_length(length)
+    run.check_length(length, "outer.meta_steps")
     return longer
 
 

@@ -123,6 +123,7 @@ class RunFolder(OwnFolder):
         """Raise InnerloopError if the folder already holds a run, or anything with the name of a run's file."""
         if self.path_of("config.json").exists():
             hint = f"give another folder, or continue it with `innerloop train --resume {self.path}`"
+            hint += ", where `outer.meta_steps` may make it longer"
             raise InnerloopError(str(self.path), "already holds a run", hint=hint)
         if self.is_fit:
             hint = "give another folder, or continue it with `resume=True`"
@@ -140,16 +141,12 @@ class RunFolder(OwnFolder):
             return {"packages", "commit", "flags", "data"} <= self.known().keys()
         return False
 
-    def check_length(self, meta_steps: int) -> None:
-        """Raise InnerloopError if the run has already gone further than this length."""
-        taken = max(
-            (int(path.name) for path in self.checkpoints.glob("[0-9]*") if path.name.isdigit()), default=0
-        )
-        if meta_steps < taken:
+    def check_length(self, meta_steps: int, who: str) -> None:
+        """Raise InnerloopError, on behalf of `who`, if the run has already gone further than this length."""
+        steps = (int(path.name) for path in self.checkpoints.glob("[0-9]*") if path.name.isdigit())
+        if meta_steps < (taken := max(steps, default=0)):
             wrong = f"the run in {self.path} has already taken {taken} meta-steps"
-            raise InnerloopError(
-                "resume", wrong, got=f"a length of {meta_steps}", hint="give as many or more"
-            )
+            raise InnerloopError(who, wrong, got=meta_steps, hint="give as many or more")
 
     def change_length(self, config: Config) -> None:
         """Continue with this config, whose length differs from the run's; the earlier length is kept on record."""
@@ -171,7 +168,7 @@ class RunFolder(OwnFolder):
 
     @contextmanager
     def undone_unless_resumable(self, new: bool) -> Iterator[None]:
-        """Create the folder, and undo what a new run wrote if it fails before its first checkpoint.
+        """Create the folder, and undo what a new run wrote if it fails or is interrupted before its first checkpoint.
 
         The same command can then be tried again. A run whose checkpoint could not be written is kept: it can be resumed
         once there is room on the disk.
@@ -181,7 +178,7 @@ class RunFolder(OwnFolder):
         try:
             self.make()
             yield
-        except Exception as error:
+        except BaseException as error:
             if new and not self.has_checkpoint() and not isinstance(error, NotWritten):
                 self.undo()
             raise
