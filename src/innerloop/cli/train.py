@@ -53,7 +53,7 @@ class Basics:
     folder: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/PRESET)")] = None
     """Where to keep the run."""
     resume: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
-    """Resume the run in this folder, with its own settings; --outer.meta-steps makes it longer."""
+    """Resume the run in this folder; only its length may change."""
     devices: Devices = None
     """CPU devices to split tasks over."""
     distributed: bool = False
