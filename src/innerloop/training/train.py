@@ -96,7 +96,7 @@ def train(
             if resume:
                 run.check_data(data)
                 if config.outer.meta_steps != run.config().outer.meta_steps:
-                    run.change_length(config)
+                    run.change_length(config.outer.meta_steps)
             else:
                 start.params(jax.eval_shape(experiment.init_params))  # raises before anything is written
                 run.create(config, data | start.hashes)

@@ -137,7 +137,7 @@ def identity(config: str, data: dict[str, str], length: int | None = None) -> by
     """
     settings = json.loads(config)
     if length is not None:
-        settings["outer"]["meta_steps"] = length
+        settings["outer"] = settings.get("outer", {}) | {"meta_steps": length}
     for group, place in (("data", "folder"), ("model", "start")):
         if isinstance(settings.get(group), dict):
             settings[group].pop(place, None)

@@ -148,14 +148,15 @@ class RunFolder(OwnFolder):
             wrong = f"the run in {self.path} has already taken {taken} meta-steps"
             raise InnerloopError(who, wrong, got=meta_steps, hint="give as many or more")
 
-    def change_length(self, config: Config) -> None:
-        """Continue with this config, whose length differs from the run's; the earlier length is kept on record."""
+    def change_length(self, meta_steps: int) -> None:
+        """Give the run another length, and keep the earlier one on record; the other settings stay as written."""
         earlier = [*self.earlier_lengths(), self.config().outer.meta_steps]
-        self.write(
-            "environment.json", json.dumps(self.known() | {"earlier_lengths": earlier}, indent=2) + "\n"
-        )
+        settings = read_object(self.path / "config.json", follow=False)
+        settings["outer"] = settings.get("outer", {}) | {"meta_steps": meta_steps}
+        text = lambda record: json.dumps(record, indent=2) + "\n"
+        self.write("environment.json", text(self.known() | {"earlier_lengths": earlier}))
         self.path_of(self.weights.name).unlink(missing_ok=True)  # the run has not ended
-        self.write("config.json", to_json(config))
+        self.write("config.json", text(settings))
 
     def earlier_lengths(self) -> list[int]:
         """The numbers of meta-steps that the run was to have before it was made longer or shorter, oldest first."""
