@@ -171,7 +171,9 @@ def test_what_has_no_weights(tiny: Config, finished: Path, tmp_path: Path, monke
     with pytest.raises(InnerloopError, match="is not a run"):
         training_trained.load_trained(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InnerloopError, match="has not ended; continue it with `innerloop train --resume"):
+    with pytest.raises(
+        InnerloopError, match="has not ended; wait .*, continue it with `innerloop train --resume"
+    ):
         training_trained.load_trained(tmp_path)
 
 
