@@ -207,7 +207,7 @@ def test_names_of_frozen_sets():
 def test_what_cannot_be_analyzed_leaves_no_folder(store, complaint, tmp_path, monkeypatch):
     """Nor is a policy's owner told to name layers in Python."""
     monkeypatch.chdir(tmp_path)
-    assert "unknown preset, got 'nothing'" in complaint("nothing")
+    assert "there is no such preset, folder or file, got 'nothing'" in complaint("nothing")
     assert "is an RL policy; it adapts from trajectories, not from labelled examples" in complaint(
         "navigation-maml-trpo"
     )

@@ -258,7 +258,7 @@ def test_export_complains_of_itself(complaint, sinusoid_run, glyph_run, tmp_path
     path = points(tmp_path, "x,y\n0,0\n")
     told = complaint("export", sinusoid_run, *out, path, "--ink", "dark")
     assert told.endswith("--ink: is for pictures, and sinusoids have none; leave it out.\n")
-    assert "export: must name an existing folder" in complaint("export", glyph_run, *out, missing)
+    assert "--support: must name an existing folder" in complaint("export", glyph_run, *out, missing)
 
 
 def test_a_class_may_be_called_support(tmp_path, letters):

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from innerloop.cli import progress
-from innerloop.cli.train import TrainRL, _check_resume, _parse_with_preset
+from innerloop.cli.train import TrainRL, _parse_with_preset, _plan
 from innerloop.config.presets.registry import preset
 from innerloop.config.serialization import to_json
 from innerloop.training.storage import weights
@@ -31,7 +31,7 @@ def test_overrides_reach_the_config(sinusoid_run):
 
 def test_a_second_run_in_the_same_folder_is_refused(complaint, sinusoid_run, sinusoid_words):
     said = complaint("train", *sinusoid_words, "--folder", sinusoid_run)
-    assert f"innerloop train --resume {sinusoid_run}" in said
+    assert f"innerloop train --resume {sinusoid_run}`, where --outer.meta-steps may make it longer" in said
 
 
 def signalled(monkeypatch, number):
@@ -87,19 +87,20 @@ def test_resuming_an_ended_run_changes_nothing(command, sinusoid_run):
 
 
 def test_resume_of_nothing(complaint, tmp_path):
-    assert "there is no such folder" in complaint("train", "--resume", tmp_path / "none")
+    assert "--resume: must name an existing folder" in complaint("train", "--resume", tmp_path / "none")
     assert "is not a run" in complaint("train", "--resume", tmp_path)
 
 
 def test_resume_keeps_its_own_settings(complaint, sinusoid_run, tmp_path):
     told = complaint("train", "--resume", sinusoid_run, "--seed", 3)
     assert told.startswith("innerloop: --seed: the resumed run keeps its own setting, 0, got 3; ")
-    told = complaint(
-        "train", "--resume", sinusoid_run, "--outer.meta-steps", 60_000
-    )  # the default of all presets
+    told = complaint("train", "--resume", sinusoid_run, "--outer.log-every", 50)
     assert told.startswith(
-        "innerloop: --outer.meta-steps: the resumed run keeps its own setting, 200, got 60000; "
+        "innerloop: --outer.log-every: the resumed run keeps its own setting, 100, got 50; "
     )
+    told = complaint("train", "--resume", sinusoid_run, "--outer.meta-steps", 100)
+    assert told.startswith("innerloop: --outer.meta-steps: the run in ")
+    assert told.endswith("has already taken 200 meta-steps, got 100; give as many or more.\n")
     assert "leave out --folder" in complaint("train", "--resume", sinusoid_run, "--folder", tmp_path)
     assert "is of preset sinusoid-maml" in complaint("train", "sinusoid-anil", "--resume", sinusoid_run)
 
@@ -119,9 +120,27 @@ def test_resume_keeps_its_own_settings(complaint, sinusoid_run, tmp_path):
             "--data.shots: the data set `navigation` does not read it",
         ),
         (("glyphs-5way-1shot-maml", "--data.split", "x", "--seeds", "0,1"), "give --data.dataset omniglot."),
+        (("pictures-5way-1shot-maml", "--data.split", "x"), "or sort the classes into the folders train,"),
+        (
+            ("omniglot-5way-1shot-maml", "--data.split", "x"),
+            "--data.split: `split` is unknown, got 'x'; choose",
+        ),
+        (
+            ("pictures-5way-1shot-maml",),
+            "--data.folder: the data set `folder` needs a folder of images; give",
+        ),
+        (
+            ("pictures-5way-1shot-maml", "--data.folder", "no"),
+            "--data.folder: must name an existing folder, got",
+        ),
+        (("table-maml", "--data.task", "a", "--data.y", "b"), "--data.file: a table needs a file"),
+        (
+            ("sinusoid-maml", "--model.start", "sinusoid-mam"),
+            "--model.start: there is no such preset, folder or",
+        ),
     ],
 )
-def test_settings_of_other_data_sets_are_refused(complaint, words, told):
+def test_data_that_do_not_fit_are_refused_at_once(complaint, words, told):
     assert told in complaint("train", *words)
 
 
@@ -154,7 +173,15 @@ def test_a_resumed_policy_keeps_its_own_settings(complaint, tmp_path):
     (tmp_path / "config.json").write_text(to_json(config))
     told = complaint("train", "--resume", tmp_path, "--rl.horizon", 50)
     assert told.startswith("innerloop: --rl.horizon: the resumed run keeps its own setting, 100, got 50; ")
-    _check_resume(_parse_with_preset(words := ("--resume", str(tmp_path), "--rl.horizon", "100")), words)
+    words = ("--resume", str(tmp_path), "--rl.horizon", "100")
+    assert _plan(_parse_with_preset(words), words) == (tmp_path, config)
+
+
+def test_a_run_whose_step_size_decays_keeps_its_length(complaint, tmp_path):
+    (tmp_path / "config.json").write_text(to_json(preset("glyphs-5way-1shot-maml")))
+    told = complaint("train", "--resume", tmp_path, "--outer.meta-steps", 60_000)
+    assert "--outer.meta-steps: the outer step size decays to 0 over the" in told
+    assert f"or start a new run from its weights: --model.start {tmp_path}." in told
 
 
 def test_unknown_and_missing_presets(complaint):
@@ -224,11 +251,12 @@ def test_a_run_that_never_learnt_leaves_no_folder(refused, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_cannot_be_made(refused, tmp_path):
+def test_a_folder_that_cannot_be_made(command, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "cannot be written (Not a directory" in refused(
-        "train", "sinusoid-maml", *TINY, "--folder", tmp_path / "file/run"
-    )
+    for place in ("file", "file/run"):
+        _, out, err = command("train", "sinusoid-maml", *TINY, "--folder", tmp_path / place)
+        assert out == ""
+        assert "cannot be written (a part of the path is not a folder); give another path." in err
 
 
 def test_a_broken_config_is_named(complaint, tmp_path):

@@ -45,7 +45,7 @@ def test_every_command_has_help_of_one_screen(name, command):
         (("evaluate", "runs/a", "runs/b"), "evaluate: unexpected argument, got runs/b; see"),
         (
             ("evaluate", "runs/a", "--part", "x"),
-            "--part: must be one of 'test', 'validation', 'train', got 'x'.",
+            "--part: must be one of 'test', 'train', 'validation', got 'x'.",
         ),
         (("evaluate", "runs/a", "--part", "tset"), "got 'tset'; did you mean test?"),
         (
@@ -53,10 +53,20 @@ def test_every_command_has_help_of_one_screen(name, command):
             "got 'freeze,nil'; separate values by spaces, not by commas.",
         ),
         (
+            ("export", "x", "--suport", "y", "--out", "z"),
+            "unknown option, got --suport; did you mean --support?",
+        ),
+        (("evaluate", "--tsks=3"), "evaluate: unknown option, got --tsks; did you mean --tasks?"),
+        (("train", "sinusoid-maml", "--fold", "x"), "got --fold; did you mean --data.folder or --folder?"),
+        (("evaluate", "runs/a", "--tasks", "all"), "--tasks: must be a whole number, got 'all'; see"),
+        (("train", "sinusoid-maml", "--model.hidden", "a"), "--model.hidden: cannot be read, got 'a'; see"),
+        (("completion", "bsh"), "must be one of 'bash', 'fish', 'zsh', got 'bsh'; did you mean bash?"),
+        (("adapt", "runs/a", "x", "--ink", "blue"), "--ink: must be one of 'dark', 'light', got 'blue'."),
+        (
             ("train", "sinusoid-maml", "--outer.meta-steps", "abc"),
             "--outer.meta-steps: must be a whole number, got 'abc'; see `innerloop train PRESET -H`.",
         ),
-        (("train", "sinusoid-maml", "--outer.clip", "x"), "--outer.clip: cannot be read, got ['x']; see"),
+        (("train", "sinusoid-maml", "--outer.clip", "x"), "--outer.clip: must be a number, got 'x'; see"),
         (
             ("train", "sinusoid-maml", "--outer.meta-stepz", "5"),
             "train: unknown option, got --outer.meta-stepz; did you mean --outer.meta-steps?",

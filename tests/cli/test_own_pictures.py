@@ -122,6 +122,23 @@ def test_a_small_test_class_is_told_before_training(refused, place, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_too_few_classes_are_told_with_how_they_were_divided(refused, place, tmp_path):
+    words = (
+        "train",
+        "pictures-5way-1shot-maml",
+        "--folder",
+        tmp_path / "run",
+        "--data.queries",
+        1,
+        "--data.folder",
+    )
+    told = refused(*words, place / "pictures")
+    assert "divided into 6 for training, 2 for validation and 2 for test: lower --data.ways or add" in told
+    (tmp_path / "empty").mkdir()
+    told = refused(*words, tmp_path / "empty")
+    assert told.startswith(f"innerloop: --data.folder: {tmp_path / 'empty'} contains no class folders;")
+
+
 def test_what_was_loaded_is_shown_before_training(command, place, tmp_path):
     """Every picture has one brightness, which the sheet shows beside its class; grey on grey paper is white."""
     words = [place / "pictures" if word == "pictures" else word for word in SHORT]
@@ -164,16 +181,18 @@ def test_reports_name_the_users_data_and_classes(command, place, tmp_path):
 ANIL = "cifar-fs-5way-5shot-anil"
 
 
-def test_a_start_of_other_data_is_not_inherited():
+def test_a_start_of_other_data_is_not_inherited(tmp_path):
     """The preset's own start, CIFAR-FS, is kept for CIFAR-FS and for those who name it."""
     start = preset(ANIL).model.start
     assert start == "cifar-fs-5way-1shot-anil"
-    pictures = ("--data.dataset", "folder", "--data.folder", "pictures")
+    pictures = ("--data.dataset", "folder", "--data.folder", str(tmp_path))
+    (tmp_path / "mine.safetensors").touch()
+    mine = str(tmp_path / "mine.safetensors")
     for words, expected in (
         ([ANIL], start),
         ([ANIL, *pictures], ""),
         ([ANIL, *pictures, "--model.start", start], start),
-        ([ANIL, *pictures, "--model.start", "runs/mine"], "runs/mine"),
+        ([ANIL, *pictures, "--model.start", mine], mine),
         (["--model.start", "cifar-fs-5way-1shot-maml", ANIL, *pictures], "cifar-fs-5way-1shot-maml"),
         ([ANIL, "--model.start", ""], ""),
     ):

@@ -186,7 +186,8 @@ def test_analyze_says_why_it_refuses_a_table(complaint, run):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"file": "none.csv"}, "none.csv: cannot be read (No such file or directory)."),
+        ({"file": "none.csv"}, "--data.file: must name an existing file, got 'none.csv'."),
+        ({"file": "."}, "--data.file: must name an existing file, got '.'."),
         (
             {"file": "notes.txt"},
             "notes.txt: is not a table, got '.txt'; give a file whose name ends in .csv or .parquet.",
@@ -197,13 +198,17 @@ def test_analyze_says_why_it_refuses_a_table(complaint, run):
         ),
         ({"task": ""}, "data.task: a table needs a file"),
         (
+            {"task": "shp"},
+            "--data.task: there is no column with this name, got 'shp'; choose among: shop, size",
+        ),
+        (
             {"y": "kind", "x": "size"},
             "data.y: column 'kind' must hold numbers, got text; choose a numeric column",
         ),
-        ({"y": "profit"}, "there is no column with this name, got 'profit'; choose among: "),
+        ({"y": "profit"}, "--data.y: there is no column with this name, got 'profit'; choose among: "),
         (
             {"x": "size,nope"},
-            "shops.csv: there is no column with this name, got 'nope'; choose among: shop, size, kind, note, sales.",
+            "--data.x: there is no column with this name, got 'nope'; choose among: shop, size, kind, note, sales.",
         ),
         (
             {"task": "note", "x": "size"},
@@ -215,6 +220,7 @@ def test_analyze_says_why_it_refuses_a_table(complaint, run):
 )
 def test_wrong_settings_are_told(command, table, tmp_path, monkeypatch, change, told):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").touch()
     code, _, err = command("train", "table-maml", *words(table, **change), *SETTINGS)
     assert code == 2
     assert told in err

@@ -147,7 +147,7 @@ def test_a_download_that_breaks_off(source: Source, tmp_path: Path, monkeypatch,
     assert Breaking.asked == download.RETRIES + 1
     path.unlink()
     Breaking.asked, Breaking.breaks = 0, 100
-    with pytest.raises(InnerloopError, match="is in no data folder and could not be downloaded"):
+    with pytest.raises(InnerloopError, match="is not in .*, and could not be downloaded"):
         locate(source)
     assert not path.exists()
     survived(

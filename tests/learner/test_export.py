@@ -249,7 +249,7 @@ def test_what_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     learner = regressor()
     with pytest.raises(InnerloopError, match="not fitted"):
         il.Learner(learner.params, learner.algorithm).export(tmp_path / "x.onnx")
-    with pytest.raises(InnerloopError, match=r"cannot tell the format.*got x\.bin; give format"):
+    with pytest.raises(InnerloopError, match=r"cannot tell the format.*got x\.bin; give `format`"):
         learner.export(tmp_path / "x.bin")
     (tmp_path / "x.stablehlo").write_text("mine")
     with pytest.raises(InnerloopError, match="already exists"):

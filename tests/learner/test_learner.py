@@ -323,7 +323,7 @@ def test_from_pretrained_regression(tmp_path):
         learner.fit(x[:, 0], x[:, 0])
     with pytest.raises(InnerloopError, match=r"got \(2,\); give the features"):
         learner.fit(np.hstack([x, x]), x[:, 0])
-    with pytest.raises(InnerloopError, match="unknown preset"):
+    with pytest.raises(InnerloopError, match="there is no such preset, folder or file"):
         Learner.from_pretrained("no-such-preset")
 
 

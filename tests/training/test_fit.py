@@ -161,6 +161,8 @@ def test_resume_begins_where_there_is_no_run_and_may_lengthen_one(whole: Path, t
     fitted(tmp_path / "run", meta_steps=8, resume=True)
     fitted(tmp_path / "run", checkpoint_every=6, patience=9, resume=True)
     same_bits(il.load_params(tmp_path / "run", PARAMS), il.load_params(whole, PARAMS))
+    with pytest.raises(InnerloopError, match="meta_steps: .* already taken 12 meta-steps, got 11; give"):
+        fitted(tmp_path / "run", meta_steps=11, resume=True)
 
 
 class Shifted:

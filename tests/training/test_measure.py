@@ -164,12 +164,16 @@ def test_what_has_no_weights(tiny: Config, finished: Path, tmp_path: Path, monke
         InnerloopError, match="ships no trained weights of this preset.*weights ship for sinusoid-maml"
     ):
         training_trained.load_trained("sinusoid-anil")
-    with pytest.raises(InnerloopError, match="unknown preset, got 'sinus'"):
+    with pytest.raises(
+        InnerloopError, match="source: there is no such preset, folder or file, got 'sinus'; did"
+    ):
         training_trained.load_trained("sinus")
     with pytest.raises(InnerloopError, match="is not a run"):
         training_trained.load_trained(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InnerloopError, match="has not ended; continue it with `innerloop train --resume"):
+    with pytest.raises(
+        InnerloopError, match="has not ended; wait .*, continue it with `innerloop train --resume"
+    ):
         training_trained.load_trained(tmp_path)
 
 
@@ -184,10 +188,12 @@ def test_the_untrained_baseline():
 
 
 def test_another_image_folder(finished: Path):
-    """Only for data that are read from a folder or file."""
-    moved = lambda **data: training_trained.with_data(Config(data=DataConfig(**data)), "elsewhere").data
-    assert moved(dataset="folder", folder="here").folder == "elsewhere"
-    assert moved(dataset="table", file="here").file == "elsewhere"
+    """Only for data that are read from a folder or file, and only one that exists."""
+    moved = lambda to, **data: training_trained.with_data(Config(data=DataConfig(**data)), str(to)).data
+    assert moved(finished, dataset="folder", folder="here").folder == str(finished)
+    assert moved(__file__, dataset="table", file="here").file == __file__
+    with pytest.raises(InnerloopError, match="data_folder: must name an existing file, got"):
+        moved(finished, dataset="table", file="here")
     with pytest.raises(
         InnerloopError, match="data_folder: the run's data set `sinusoid` is not read from a folder"
     ):

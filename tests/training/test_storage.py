@@ -1,6 +1,7 @@
 """Run folders, weights and checkpoints: written whole, read back, and told when they are something else."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,24 @@ def test_a_kill_before_the_config_is_written_leaves_a_folder_to_begin_in(tmp_pat
     assert run.config() == Config(seed=4)
 
 
+def test_an_interrupt_before_the_first_checkpoint_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Even one that arrives just after a file was moved to its place."""
+    run = RunFolder(tmp_path / "run")
+    move = os.replace
+
+    def interrupted(draft: Path, path: Path) -> None:
+        move(draft, path)
+        if path.name == "config.json":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), run.undone_unless_resumable(new=True):
+        run.create(Config())
+    assert not run.path.exists()
+
+
 @pytest.mark.parametrize("text", ["{}", '{"python": "3.11"}', "[]", "no JSON"])
 def test_a_file_of_this_name_that_no_run_wrote_is_kept(text: str, tmp_path: Path):
     (tmp_path / "environment.json").write_text(text)
@@ -70,9 +89,9 @@ def test_weights_may_be_read_by_whom_other_files_may(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InnerloopError, match="cannot be written .Not a directory"):
+    with pytest.raises(InnerloopError, match="cannot be written .Not a directory.; give another path"):
         RunFolder(tmp_path / "file" / "run").create(Config())
-    with pytest.raises(InnerloopError, match="cannot be written .*; free some room"):
+    with pytest.raises(InnerloopError, match="cannot be written .*; give another path"):
         write_text(tmp_path / "missing" / "x.json", "{}")
 
 

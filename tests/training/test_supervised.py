@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -231,8 +232,9 @@ def test_outer_optimisers():
     assert first_update(outer_optimizer(OuterConfig(learning_rate=0.1)), 7.0) == pytest.approx(-0.1, rel=1e-4)
 
 
-def test_data_sets_by_name(monkeypatch: pytest.MonkeyPatch):
+def test_data_sets_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Each reader gets what the config says of it."""
+    x = str(tmp_path)
     for module in (omniglot, cifar, glyphs, mini_imagenet, image_folder):
         name = module.__name__.split(".")[-1]
         monkeypatch.setattr(module, "load", lambda *a, name=name, **k: (name, *a, *k.items()))
@@ -243,11 +245,11 @@ def test_data_sets_by_name(monkeypatch: pytest.MonkeyPatch):
     assert load(dataset="cifar_fs") == ("cifar", "cifar_fs")
     assert load(dataset="fc100") == ("cifar", "fc100")
     assert load(dataset="glyphs") == ("glyphs",)
-    assert load(dataset="mini_imagenet", folder="x") == ("mini_imagenet", "x")
-    sized = load(dataset="folder", folder="x", size=32, background="teal")
-    assert sized == ("image_folder", "x", ("size", 32), ("background", "teal"), ("min_examples", 0))
-    plain = ("image_folder", "x", ("size", None), ("background", "white"), ("min_examples", 4))
-    assert load(dataset="folder", folder="x", min_examples=4) == plain
+    assert load(dataset="mini_imagenet", folder=x) == ("mini_imagenet", x)
+    sized = load(dataset="folder", folder=x, size=32, background="teal")
+    assert sized == ("image_folder", x, ("size", 32), ("background", "teal"), ("min_examples", 0))
+    plain = ("image_folder", x, ("size", None), ("background", "white"), ("min_examples", 4))
+    assert load(dataset="folder", folder=x, min_examples=4) == plain
     for name in ("folder", "mini_imagenet"):
         with pytest.raises(InnerloopError, match="needs a folder of images; give `data.folder`"):
             load(dataset=name)

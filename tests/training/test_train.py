@@ -19,6 +19,7 @@ from innerloop.training.build import build
 from innerloop.training.loop import TrainingLoop
 from innerloop.training.nan_diagnosis import Block, check_finite
 from innerloop.training.recorder import Recorder
+from innerloop.training.reproduce import Ended, compare
 from innerloop.training.schedule import due
 from innerloop.training.signals import Guard
 from innerloop.training.storage import checkpoint, weights
@@ -45,6 +46,25 @@ def test_resuming_a_finished_run_changes_nothing(finished: Path):
     after = weights.load(finished / "weights.safetensors")[0]
     for name in before:
         np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_a_longer_run_has_the_bits_and_the_record_of_one_that_was_long_at_once(
+    tiny: Config, finished: Path, tmp_path: Path
+):
+    """Even if its first length was not a whole number of blocks; what tells of its first end is not compared."""
+    run = RunFolder(tmp_path / "run")
+    train(replace(tiny, outer=replace(tiny.outer, meta_steps=5)), run.path)
+    seven = replace(tiny, outer=replace(tiny.outer, meta_steps=7))
+    with pytest.raises(InnerloopError, match="outer.meta_steps: .* already taken 5 meta-steps, got 4"):
+        train(replace(tiny, outer=replace(tiny.outer, meta_steps=4)), run.path, resume=True)
+    with pytest.raises(InnerloopError, match="resume: the run in .* has other settings; pass None"):
+        train(replace(seven, seed=7), run.path, resume=True)
+    for config in (seven, tiny, None):
+        state = train(config, run.path, resume=True)
+    assert int(state.step) == 12
+    assert (run.config(), run.earlier_lengths()) == (tiny, [5, 7])
+    verdict = compare(Ended.read(run.path), Ended.read(finished))
+    assert (verdict.same, verdict.lines) == (True, 4)
 
 
 def test_divergence_is_named_and_the_last_good_state_kept(tiny: Config, tmp_path: Path):

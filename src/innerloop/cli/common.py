@@ -64,8 +64,8 @@ def parse(cls: type[Arguments], argv: Sequence[str], default: object = None, nam
     settings: dict[str, Any] = {} if default is None else {"default": default, "compact_help": True}
     # With a default that may be true, a flag needs its opposite: `--data.flip` and `--data.no-flip`.
     markers = (tyro.conf.OmitSubcommandPrefixes, *(() if settings else (tyro.conf.FlagCreatePairsOff,)))
-    with in_one_sentence(prog.split()[-1]):
-        arguments = tyro.cli(cls, prog=prog, args=list(argv), config=markers, **settings)
+    run_tyro = lambda words: tyro.cli(cls, prog=prog, args=words, config=markers, **settings)
+    arguments = in_one_sentence(run_tyro, list(argv), prog.split()[-1])
     check_bounds(arguments, lambda field: _option(cls, field))
     return arguments
 

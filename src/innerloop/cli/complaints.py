@@ -5,7 +5,8 @@ import difflib
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import TypeVar
 
 from innerloop.errors import InnerloopError
 from innerloop.io.text import LIMIT, printable
@@ -13,17 +14,24 @@ from innerloop.io.text import LIMIT, printable
 VALUES = {
     r"invalid literal for int\(\) with base 10: (.*)": "must be a whole number",
     r"could not convert string to float: (.*)": "must be a number",
-    r"Could not find valid parse for arguments: (.*)": "cannot be read",
-    r"[Nn]o type matching .* could be instantiated from (.*?)\. .*": "cannot be read",
+    r"Could not find valid parse for arguments: \[(.*)\]": "cannot be read",
+    r"[Nn]o type matching .* could be instantiated from \[(.*?)\]\. .*": "cannot be read",
 }
 """How tyro says that a value is wrong, with the value, and how we say it."""
 
 
-@contextlib.contextmanager
-def in_one_sentence(command: str) -> Iterator[None]:
+OPTION = re.compile(r"(?<![\w.-])--?[a-zA-Z][\w.-]*")
+"""An option in a help text."""
+
+Parsed = TypeVar("Parsed")
+
+
+def in_one_sentence(parse: Callable[[list[str]], Parsed], words: list[str], command: str) -> Parsed:
     """Run tyro, whose complaints echo the arguments and are printed in boxes.
 
     Args:
+        parse: runs tyro on the arguments.
+        words: the arguments.
         command: the subcommand, for hints.
 
     Raises:
@@ -32,16 +40,56 @@ def in_one_sentence(command: str) -> Iterator[None]:
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
-            yield
+            return parse(words)
     except SystemExit as ended:
         if (refused := _refusal(ended)) is not None:
             who = "--" + refused.who.replace("_", "-")
             raise InnerloopError(who, str(refused).removeprefix(f"{refused.who}: ")) from None
         if ended.code and told.getvalue():
-            raise _complaint(told.getvalue(), command) from None
+            text, listed = _read(told.getvalue())
+            if text.startswith(("Unrecognized", "Missing")):
+                _check_options(words, _options(parse, command), command)
+            raise _complaint(text, listed, command) from None
         for line in told.getvalue().splitlines()[:100]:
             print(printable(line, LIMIT), file=sys.stderr)
         raise
+
+
+def _options(parse: Callable[[list[str]], object], command: str) -> list[str]:
+    """All options of a subcommand, from its help text."""
+    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
+        parse(["-H" if command == "train" else "--help"])
+    return sorted(set(OPTION.findall(text.getvalue())))
+
+
+def _check_options(words: list[str], options: list[str], command: str) -> None:
+    """Raise InnerloopError for a word that looks like an option and is none, with the options spelt nearly so."""
+    for word in words:
+        name = word.partition("=")[0].replace("_", "-")
+        if OPTION.fullmatch(name) and name not in options:
+            near = " or ".join(_nearest(name, options))
+            hint = f"did you mean {near}?" if near else _see(command)
+            raise InnerloopError(command, "unknown option", got=word.partition("=")[0], hint=hint) from None
+
+
+def _nearest(name: str, options: list[str]) -> list[str]:
+    """The options whose names, or their last parts, are spelt most nearly like this."""
+    ratio = lambda a, b: difflib.SequenceMatcher(None, a.lstrip("-"), b.lstrip("-")).ratio()
+    scores = {option: max(ratio(name, option), ratio(name, option.rpartition(".")[2])) for option in options}
+    best = max(scores.values(), default=0.0)
+    return [option for option, score in scores.items() if score == best >= 0.7][:3]
+
+
+def _see(command: str) -> str:
+    """A hint at the help of a subcommand."""
+    return f"see `innerloop {command}{' PRESET -H' if command == 'train' else ' --help'}`"
+
+
+def _read(box: str) -> tuple[str, list[str]]:
+    """What a box says before its first rule, and the arguments that it lists there."""
+    _, _, inside = re.sub("[│╭╮╰╯]", " ", box).partition("\n")  # without its title; in ASCII it has no frame
+    first = next((part for part in re.split(r"\n? *[─-]{4,} *\n", inside + "\n") if part.strip()), "")
+    return " ".join(first.split()), re.findall(r"^ {6}(\S.*?) *$", first, re.MULTILINE)
 
 
 def _refusal(ended: BaseException | None) -> InnerloopError | None:
@@ -53,6 +101,7 @@ def _refusal(ended: BaseException | None) -> InnerloopError | None:
 
 def _wrong_choice(argument: str, value: str, choices: list[str]) -> InnerloopError:
     """The error for a value that is none of the choices."""
+    choices = sorted({*choices} - {"None"})  # tyro's order may change; None is what leaving the option out means
     near = difflib.get_close_matches(value.strip("'"), choices, n=1)
     hint = f"did you mean {near[0]}?" if near else ""
     if "," in value:
@@ -61,26 +110,20 @@ def _wrong_choice(argument: str, value: str, choices: list[str]) -> InnerloopErr
     return InnerloopError(argument, wrong, got=value, hint=hint)
 
 
-def _complaint(box: str, command: str) -> InnerloopError:
-    """The error that a box is about: what it says before its first rule, and the arguments that it lists."""
-    _, _, inside = re.sub("[│╭╮╰╯]", " ", box).partition("\n")  # without its title; in ASCII it has no frame
-    parts = [part for part in re.split(r"\n? *[─-]{4,} *\n", inside + "\n") if part.strip()]
-    text = " ".join(parts[0].split()) if parts else ""
-    listed = lambda text: re.findall(r"^ {6}(\S.*?) *$", text, re.MULTILINE)
-    see = f"see `innerloop {command}{' PRESET -H' if command == 'train' else ' --help'}`"
+def _complaint(text: str, listed: list[str], command: str) -> InnerloopError:
+    """The error that tyro's text is about."""
+    see = _see(command)
     if text.startswith("Missing from"):
-        return InnerloopError(command, f"needs {' and '.join(listed(parts[0]))}", hint=see)
+        return InnerloopError(command, f"needs {' and '.join(listed)}", hint=see)
     if unknown := re.match(r"Unrecognized options: ([^,]*)", text):
-        near = [line.split()[0].rstrip(",") for line in listed(inside) if line.startswith("--")]
-        what = "unknown option" if unknown[1].startswith("-") else "unexpected argument"
-        return InnerloopError(command, what, got=unknown[1], hint=f"did you mean {near[0]}?" if near else see)
+        return InnerloopError(command, "unexpected argument", got=unknown[1], hint=see)
     if choice := re.match(r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*?),?\)\.", text):
         return _wrong_choice(choice[2], choice[1], re.findall("'(.*?)'", choice[3]))
     if missing := re.match(r"Missing value for argument '(\S+)'", text):
         return InnerloopError(missing[1], "needs a value", hint=see)
     if parsing := re.match(r"Error parsing (\S+): (.*)", text):
         for pattern, wrong in VALUES.items():
-            if value := re.fullmatch(pattern, parsing[2]):
+            if value := re.search(f"{pattern}$", parsing[2]):
                 return InnerloopError(parsing[1], wrong, got=value[1], hint=see)
         return InnerloopError(parsing[1], parsing[2].rstrip("."), hint=see)
     return InnerloopError(command, text.rstrip(".") or "wrong arguments", hint=see)

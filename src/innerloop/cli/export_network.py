@@ -65,7 +65,7 @@ def _ends(network: Network, inputs: list[str], outputs: list[object] | None) -> 
 
 def _pictures(start: Start, own: UserData, write_network: Callable[..., Network]) -> Network:
     """Pictures as bytes; drawings that are dark on light are inverted by the network."""
-    files = class_files(_class_folders(own.data), start.config.data.ways, own.command)
+    files = class_files(_class_folders(own.data), start.config.data.ways, "--support")
     picture_format = fit_pictures(start, files, own.ink)
     invert = (lambda x: 255 - x) if picture_format.ink == "dark" else None
     pictures = samples_of(start.learner)

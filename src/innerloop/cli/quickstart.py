@@ -15,7 +15,7 @@ from innerloop.cli.seeds import state_of
 from innerloop.config.bounds import POSITIVE, TASKS, Bounds
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
-from innerloop.io.files import OutputFolder
+from innerloop.io.files import OutputFolder, check_output_folder
 from innerloop.io.text import diverged, with_interval
 from innerloop.training.signals import Stopped
 
@@ -42,9 +42,14 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(Quickstart, argv)
     start_jax()
     begun, plan = time.monotonic(), _configs(arguments.effort)
+    check_output_folder(arguments.folder)
     for config in plan:  # before anything is trained
         state_of(arguments.folder / config.name, config)
     OutputFolder(arguments.folder).check("report.html")
+    console().print(
+        f"Trains {len(plan)} initialisations on sinusoids and glyphs into {arguments.folder}, then measures them. "
+        "Ctrl-C saves and stops; the same command continues."
+    )
     for number, config in enumerate(plan, 1):
         code = _trained(arguments.folder / config.name, config, f"{number}/{len(plan)} {config.name}")
         if code:
@@ -157,8 +162,8 @@ def _show(groups: "Sequence[innerloop.report.measurements.Group]") -> None:
         if words := diverged(result.measurement.diverged_tasks, result.measurement.tasks):
             out.print(f"{result.label}: {words}.", style="bold")
     images = [group for group in groups if group.runs[0].score == "accuracy"]
-    modes = {f"{g.title}: {g.runs[0].trained.config.evaluation.normalization}" for g in images}
+    modes = {group.runs[0].trained.config.evaluation.normalization for group in images}
     out.print(
-        f"Accuracy (glyphs) or squared error (sinusoids) on queries of new tasks, mean ± 95 % interval; seed 0; "
-        f"normalisation: {', '.join(sorted(modes))}."
+        "Accuracy (glyphs) or squared error (sinusoids) on queries of new tasks, mean ± 95 % interval, seed 0; "
+        f"normalisation of glyphs: {', '.join(sorted(modes))}."
     )

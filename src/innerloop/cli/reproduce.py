@@ -12,6 +12,7 @@ from tyro.conf import arg
 from innerloop.cli.common import console, parse, print_json, start_jax
 from innerloop.config.bounds import DEVICES
 from innerloop.errors import InnerloopError
+from innerloop.io.files import check_output_folder
 from innerloop.training.signals import Stopped
 
 
@@ -42,6 +43,7 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(Reproduce, argv)
     start_jax(_devices_of(arguments.run) if arguments.devices is None else arguments.devices)
     if arguments.folder is not None:
+        check_output_folder(arguments.folder)
         return _print_verdict(arguments, arguments.folder)
     kept = tempfile.TemporaryDirectory(prefix="innerloop-reproduce-", ignore_cleanup_errors=True)
     with kept:

@@ -12,7 +12,7 @@ from tyro.conf import arg
 
 from innerloop.cli.common import Devices, console, parse, start_jax
 from innerloop.config.bounds import SEED, Bounds
-from innerloop.config.data_settings import check_read, for_dataset
+from innerloop.config.data_settings import check_places, check_read, for_dataset
 from innerloop.config.presets.registry import all_presets, preset
 from innerloop.config.schema import (
     AlgorithmName,
@@ -27,6 +27,7 @@ from innerloop.config.schema import (
 )
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
+from innerloop.io.files import check_output_folder
 from innerloop.io.text import counted
 from innerloop.training.signals import Stopped
 
@@ -52,7 +53,7 @@ class Basics:
     folder: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/PRESET)")] = None
     """Where to keep the run."""
     resume: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
-    """Resume the run in this folder, with its own settings."""
+    """Resume the run in this folder; only its length may change."""
     devices: Devices = None
     """CPU devices to split tasks over."""
     distributed: bool = False
@@ -115,7 +116,7 @@ def run(argv: Sequence[str]) -> int:
         return _run_seeds(arguments, argv, arguments.seeds, given)
     folder, config = _plan(arguments, argv)
     start_jax(arguments.devices)
-    return train_into(folder, config)
+    return train_into(folder, config, resume=arguments.resume is not None)
 
 
 def _run_seeds(arguments: Train, argv: Sequence[str], seeds: str, seed_given: bool) -> int:
@@ -127,7 +128,6 @@ def _run_seeds(arguments: Train, argv: Sequence[str], seeds: str, seed_given: bo
         hint = "leave out --resume and --seed"
         raise InnerloopError("--seeds", "already determines the runs", got=seeds, hint=hint)
     folder, config = _plan(arguments, argv)
-    assert config is not None
     jobs = unfinished(several, config, folder)
     if arguments.at_once > 1:
         from innerloop.cli.at_once import ParallelRunner
@@ -162,7 +162,7 @@ def _run_distributed(argv: Sequence[str], arguments: Train) -> int:
         if not multi_process.is_primary():
             return _train_as_worker(folder)
         # Only the primary reads the run's folder, writes and prints.
-        return train_into(*_plan(arguments, argv))
+        return train_into(*_plan(arguments, argv), resume=arguments.resume is not None)
 
     return processes.as_one(work, folder)
 
@@ -196,7 +196,7 @@ def _parse_with_preset(argv: Sequence[str]) -> Train:
     base = presets.get(next(iter(named), ""), Config())
     rl_given = any(word.startswith("--rl.") for word in argv)
     arguments = _arguments_of(argv, base, policies=rl_given)
-    if arguments.resume is not None:  # `_check_resume` compares with the run's own settings
+    if arguments.resume is not None:  # `_resumed` compares with the run's own settings
         return arguments
     dataset = arguments.data.dataset
     if dataset != base.data.dataset:
@@ -225,44 +225,69 @@ def _settings_of(source: Config | Train, cls: type[Train]) -> dict[str, Any]:
     return {f.name: getattr(source, f.name) for f in dataclasses.fields(Config) if f.name in names}
 
 
-def _plan(arguments: Train, argv: Sequence[str]) -> tuple[Path, Config | None]:
-    """The folder of a run and its config (None: resume). Raises InnerloopError for conflicting arguments."""
+def _plan(arguments: Train, argv: Sequence[str]) -> tuple[Path, Config]:
+    """The folder of a run and its config. Raises InnerloopError for conflicting arguments."""
+    from innerloop.training.storage.run_directory import RunFolder
+
     if arguments.resume is not None:
-        _check_resume(arguments, argv)
-        return arguments.resume, None
+        return arguments.resume, _resumed(arguments.resume, arguments, argv)
     if arguments.preset is None:
         hint = "name one (`innerloop list`), or --resume FOLDER"
         raise InnerloopError("train", "needs a preset", hint=hint)
     config = _with_settings(preset(arguments.preset), arguments)
-    check_read(config.data)
+    _check_inputs(config)
     folder = arguments.folder or Path("runs") / config.name
-    if (folder / "config.json").exists():
-        hint = f"resume it with `innerloop train --resume {folder}`, or give another --folder"
-        raise InnerloopError(str(folder), "already holds a run", hint=hint)
+    check_output_folder(folder)
+    if arguments.seeds is None:
+        RunFolder(folder).check_new()
+    elif (folder / "config.json").exists():
+        raise InnerloopError(str(folder), "already holds a run", hint="give another --folder")
     return folder, config
 
 
-def _check_resume(arguments: Train, argv: Sequence[str]) -> None:
-    """Raise InnerloopError if `--resume` is given with another preset or setting than the run's, or with `--folder`."""
+def _check_inputs(config: Config) -> None:
+    """Raise InnerloopError for data or a start that are not there; of the data only a table's header is read."""
+    data = config.data
+    check_read(data)
+    check_places(data)
+    if data.spec.needs_file:
+        from innerloop.tasks.datasets.table import check_columns
+
+        check_columns(data.file, data.columns)
+    if config.model.start:
+        from innerloop.training.warm_start import WarmStart
+
+        _ = WarmStart(config.model.start).path  # raises an error if there is no such model
+
+
+def _resumed(folder: Path, arguments: Train, argv: Sequence[str]) -> Config:
+    """The config with which the run in a folder continues; only its length may change.
+
+    Raises InnerloopError if `--resume` is given with another preset or setting than the run's, or with `--folder`.
+    """
+    from innerloop.training.run_length import resumed_config
     from innerloop.training.storage.run_directory import RunFolder
     from innerloop.training.warm_start import absolute
 
-    if not arguments.resume.is_dir():  # pyright: ignore[reportOptionalMemberAccess]
-        raise InnerloopError("--resume", "there is no such folder", got=str(arguments.resume))
-    config = RunFolder(arguments.resume).config()  # pyright: ignore[reportArgumentType]
+    if not folder.is_dir():
+        raise InnerloopError("--resume", "must name an existing folder", got=repr(str(folder)))
+    config = RunFolder(folder).config()
     if arguments.folder is not None:
         raise InnerloopError("train", "--resume already names the folder", hint="leave out --folder")
     if arguments.preset not in (None, config.name):
-        wrong = f"the run in {arguments.resume} is of preset {config.name}"
+        wrong = f"the run in {folder} is of preset {config.name}"
         raise InnerloopError("--resume", wrong, got=repr(arguments.preset), hint="leave out the preset")
-    given = _flat(absolute(_with_settings(config, _arguments_of(argv, config))))
+    wanted = absolute(_with_settings(config, _arguments_of(argv, config)))
+    given = _flat(wanted)
     for name, value in _flat(config).items():
-        if given[name] != value:
+        if given[name] != value and name != "outer.meta_steps":
             wrong, hint = (
                 f"the resumed run keeps its own setting, {value!r}",
                 "leave it out, or start a new run",
             )
             raise InnerloopError("--" + name.replace("_", "-"), wrong, got=repr(given[name]), hint=hint)
+    check_places(config.data)
+    return resumed_config(RunFolder(folder), wanted)
 
 
 def _flat(config: Config) -> dict[str, object]:
@@ -275,12 +300,13 @@ def _flat(config: Config) -> dict[str, object]:
     }
 
 
-def train_into(folder: Path, config: Config | None, *, several: bool = False) -> int:
+def train_into(folder: Path, config: Config | None, *, resume: bool = False, several: bool = False) -> int:
     """Train with a progress display; print where the results are, or how to resume.
 
     Args:
         folder: the run's folder.
-        config: the settings of a new run; None resumes the one in the folder.
+        config: the settings; None resumes the run in the folder with its own.
+        resume: whether to resume the run in the folder.
         several: whether the same command trains other runs too.
 
     Returns:
@@ -292,12 +318,12 @@ def train_into(folder: Path, config: Config | None, *, several: bool = False) ->
     from innerloop.training.storage.run_directory import RunFolder
     from innerloop.training.train import train
 
-    out = console()
+    out, resume = console(), resume or config is None
     shown = config or RunFolder(folder).config()
-    finished = config is None and RunFolder(folder).weights.is_file()
+    finished = resume and shown == RunFolder(folder).config() and RunFolder(folder).weights.is_file()
     if not finished:
         _announce(shown, folder)
-    if config is not None and (about_start := _start_in_words(config)):
+    if not resume and (about_start := _start_in_words(shown)):
         out.print(about_start)
     checkpoint.silence_teardown_errors()
 
@@ -315,7 +341,7 @@ def train_into(folder: Path, config: Config | None, *, several: bool = False) ->
     work = lambda on_progress: train(
         config,
         folder,
-        resume=config is None,
+        resume=resume,
         on_progress=on_progress,
         on_plan=show_plan,
         on_pictures=show_pictures,

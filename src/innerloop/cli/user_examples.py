@@ -76,9 +76,9 @@ def support_files(folder: Path, ways: int) -> dict[str, list[Path]]:
     return class_files(support, ways, "adapt")
 
 
-def class_files(support: Path, ways: int, command: Command) -> dict[str, list[Path]]:
+def class_files(support: Path, ways: int, who: str) -> dict[str, list[Path]]:
     """The pictures of a folder of class folders, by class. Raises InnerloopError for a wrong number of classes."""
-    files = list_classes(support, command)
+    files = list_classes(support, who)
     if len(files) < 2:
         hint = "add a folder for another class"
         raise InnerloopError(str(support), "must hold at least two classes", got=len(files), hint=hint)

@@ -132,6 +132,12 @@ class DataConfig(Section):
         return _listed(self.categories)
 
     @property
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """The columns of a table by the setting that names them."""
+        task = (self.task,) if self.task else ()
+        return {"task": task, "x": self.x_columns, "y": self.y_columns, "categories": self.category_columns}
+
+    @property
     def outputs(self) -> int:
         """The number of outputs of a model for these tasks."""
         return self.ways if self.spec.kind == "images" else max(1, len(self.y_columns))
@@ -207,7 +213,7 @@ class InnerConfig(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.offload and self.checkpoints is None:
-            hint = "give inner.checkpoints too, such as the square root of inner.steps"
+            hint = "give `inner.checkpoints` too, such as the square root of `inner.steps`"
             raise InnerloopError("inner.offload", "there are no checkpoints to offload", hint=hint)
 
 

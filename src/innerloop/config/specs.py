@@ -120,6 +120,7 @@ class DatasetSpec:
         module: the module of `innerloop.tasks.datasets` that reads it.
         read: `read(module, data)` returns the splits for a `DataConfig`.
         reads: the settings of `data` that it reads in addition to those of its kind.
+        splits: the names of its published splits, if there are several.
         needs_folder: whether it is read from a folder given by the user.
         needs_file: whether it is a table, read from a file given by the user, whose groups of rows are tasks.
         drawings: whether images are light strokes on a dark background, so that the settings of Omniglot apply.
@@ -135,6 +136,7 @@ class DatasetSpec:
     module: str = ""
     read: Callable[[Any, Any], Any] = lambda module, data: module.load()
     reads: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
     needs_folder: bool = False
     needs_file: bool = False
     drawings: bool = False
@@ -174,6 +176,7 @@ DATASETS = {
             module="omniglot",
             read=lambda module, data: module.load(data.split or "maml"),
             reads=("split",),
+            splits=("maml", "background"),
             drawings=True,
             rotations=True,
         ),

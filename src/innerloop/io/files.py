@@ -35,15 +35,28 @@ def resolved(path: Path | str) -> Path:
         raise InnerloopError(repr(str(path)), f"is not a path ({trouble})") from None
 
 
+ELSEWHERE = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP)
+"""Errors that only another path avoids."""
+
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors for want of write access."""
+
+
 @contextmanager
-def cannot_write(path: Path, hint: str = "free some room or give write access") -> Iterator[None]:
-    """Turn an OSError raised in the block into an InnerloopError about `path`."""
+def cannot_write(path: Path, hint: str = "") -> Iterator[None]:
+    """Turn an OSError raised in the block into an InnerloopError about `path`; without a hint, one that fits."""
     try:
         yield
     except OSError as trouble:
-        raise InnerloopError(
-            str(path), f"cannot be written ({trouble.strerror or trouble})", hint=hint
-        ) from None
+        wrong = f"cannot be written ({trouble.strerror or trouble})"
+        raise InnerloopError(str(path), wrong, hint=hint or _way_out(trouble)) from None
+
+
+def _way_out(trouble: OSError) -> str:
+    """What to do about an OSError."""
+    if trouble.errno in ELSEWHERE:
+        return "give another path"
+    return "give write access, or another path" if trouble.errno in FORBIDDEN else "free some room"
 
 
 @contextmanager
@@ -115,11 +128,23 @@ def check_output_path(
         folder = next(f for f in path.parents if os.path.lexists(f) or not new_folder)
         if not os.path.lexists(folder):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if not folder.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "a part of the path is not a folder")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        _check_writable(folder)
     return path
+
+
+def check_output_folder(path: Path | str) -> None:
+    """Raise InnerloopError unless the folder exists or can be created, and is writable."""
+    path = resolved(path)
+    with cannot_write(path):
+        _check_writable(next(folder for folder in (path, *path.parents) if os.path.lexists(folder)))
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise OSError unless this is a folder in which files can be created."""
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "a part of the path is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def _refuse_input(path: Path, inputs: Iterable[Path | str]) -> None:
@@ -203,7 +228,9 @@ class OwnFolder:
         path = self.path_of(name)
         with cannot_write(path), replacing(path) as draft:
             yield draft
-        self.mark_written(path)
+            self.mark_written(
+                path, draft.lstat()
+            )  # before it is moved, so that an interrupt then is undone too
 
     def write(self, name: str, text: str) -> None:
         """Write a text file atomically."""

@@ -106,13 +106,14 @@ def _group(
     progress_for: ProgressFor,
 ) -> Group:
     """Measure runs on one problem, and what their training started from."""
+    shown = lambda what: progress_for(f"{what} on {title}")
     found = group_by_seed(members)
     runs = []
     for label, family in zip(labels_of([family[0] for family in found]), found, strict=True):
         names = [f"{label}, seed {t.config.seed}" for t in family] if len(family) > 1 else [label]
-        single = [_measured(name, t, tasks, progress_for) for name, t in zip(names, family, strict=True)]
+        single = [_measured(name, t, tasks, shown) for name, t in zip(names, family, strict=True)]
         runs.append(average_over_seeds(label, single))
-    baselines = [_measured(label, t, tasks, progress_for) for label, t in starts]
+    baselines = [_measured(label, t, tasks, shown) for label, t in starts]
     return Group(title, runs, [replace(baseline, baseline=True) for baseline in baselines])
 
 

@@ -165,17 +165,18 @@ def check_episode(
     queries: int,
     who: str = "Episodes",
     hint: str = "lower `shots` or `queries`, or leave the class out",
+    more_classes: str = "lower `ways` or add classes",
 ) -> None:
     """Raise InnerloopError, on behalf of `who`, unless the classes suffice for such an episode.
 
-    `hint` says what to do about a class with too few examples.
+    `hint` says what to do about a class with too few examples, `more_classes` about too few classes.
     """
     if ways < 1 or shots < 1 or queries < 0:
         wrong = "ways and shots must be 1 or more and queries 0 or more"
         raise InnerloopError(who, wrong, got=(ways, shots, queries))
     if arrays.classes < ways:
         wrong = f"{ways} ways need as many classes"
-        raise InnerloopError(who, wrong, got=arrays.classes, hint="lower `ways` or add classes")
+        raise InnerloopError(who, wrong, got=arrays.classes, hint=more_classes)
     smallest = int(np.argmin(arrays.counts))
     if arrays.counts[smallest] < shots + queries:
         given = f"{counted(shots, 'shot')} and {counted(queries, 'query', 'queries')}"

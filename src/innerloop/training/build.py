@@ -1,5 +1,8 @@
 """Builds the experiment that a config describes."""
 
+import re
+
+from innerloop.config.data_settings import check_places
 from innerloop.config.schema import Config, InnerConfig
 from innerloop.config.specs import SETTINGS
 from innerloop.errors import InnerloopError
@@ -14,9 +17,26 @@ def load_splits(config: Config) -> Splits | None:
     data = config.data
     if data.spec.kind != "images":
         return None
-    if data.spec.needs_folder and not data.folder:
-        raise InnerloopError(data.dataset, "needs a folder of images", hint="give `data.folder` PATH")
-    return data.spec.load(data)
+    check_places(data)
+    try:
+        return data.spec.load(data)
+    except InnerloopError as error:
+        raise _in_settings(error) from None
+
+
+LOADERS = ("folder.load", "mini_imagenet.load")
+"""On whose behalf the readers of a folder of images raise errors."""
+
+ARGUMENTS = ("size", "background", "min_examples")
+"""Their arguments; the settings of `data` with the same names give them."""
+
+
+def _in_settings(error: InnerloopError) -> InnerloopError:
+    """The error of a reader of images, with settings in place of its name and its arguments."""
+    who = "folder" if error.who in LOADERS else error.who
+    who = f"data.{who}" if who in ("folder", *ARGUMENTS) else who
+    text = str(error).removeprefix(f"{error.who}: ")
+    return InnerloopError(who, re.sub(f"`({'|'.join(ARGUMENTS)})`", r"`data.\1`", text))
 
 
 def check_algorithm(config: Config) -> None:

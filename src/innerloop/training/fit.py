@@ -109,7 +109,7 @@ def fit(
             of meta-steps taken.
         optimizer: as for `OuterLoop`.
         meta_batch: as for `OuterLoop`.
-        meta_steps: the length of the run.
+        meta_steps: the length of the run; a resumed run may be made longer.
         folder: the run's folder.
         seed: determines which tasks are drawn.
         chunk: as for `OuterLoop`.
@@ -192,6 +192,7 @@ def _begun(run: OwnRun, folder: RunFolder, settings: JsonObject, resume: bool) -
     with folder.undone_unless_resumable(new=not again), exclusive_lock(folder):
         if again:
             check_resumable(run)
+            folder.check_length(run.schedule.meta_steps, "meta_steps")
             fit_settings.check_same(folder, settings)
         else:
             folder.begin(fit_settings.NAME, fit_settings.text_of(settings))

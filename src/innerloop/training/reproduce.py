@@ -71,6 +71,8 @@ class Ended:
     arrays: dict[str, np.ndarray]
     metrics: list[JsonObject]
     made_with: JsonObject
+    ends: tuple[range, ...] = ()
+    """The meta-steps whose lines tell that the run once ended there, before it was made longer."""
 
     @classmethod
     def read(cls, folder: Path | str) -> "Ended":
@@ -79,7 +81,9 @@ class Ended:
         run.config()  # a clear error if the folder is not a run
         found = load_weights(folder)
         check_stored(found.config, found.arrays, str(found.path))
-        return cls(run.path, found.arrays, run.metrics(), run.known())
+        every = max(1, found.config.outer.log_every)
+        ends = (range(end, -(-end // every) * every + 1) for end in run.earlier_lengths())
+        return cls(run.path, found.arrays, run.metrics(), run.known(), tuple(ends))
 
 
 def reproduce(
@@ -103,11 +107,13 @@ def compare(run: Ended, again: Ended) -> Verdict:
             f"does not hold the same model as {run.path}",
             hint="compare runs of the same config",
         )
+    once = lambda records: [r for r in records if not any(r["step"] in end for end in run.ends)]
+    lines = once(again.metrics)
     return Verdict(
         len(a),
         max((difference(a[name], b[name]) for name in a), default=0.0),
-        len(again.metrics),
-        first_different(run.metrics, again.metrics),
+        len(lines),
+        first_different(once(run.metrics), lines),
         changed(run.made_with, again.made_with),
     )
 

@@ -8,6 +8,7 @@ import jax
 import optax
 from jaxtyping import Array
 
+from innerloop.config.data_settings import SORT
 from innerloop.config.schema import Config, Normalization
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import Score, evaluator, steps_to_record
@@ -126,8 +127,25 @@ class SupervisedExperiment(Experiment):
         hint = f"lower `data.shots` or `{'data' if part == 'train' else 'evaluation'}.queries`"
         if "min_examples" in self.config.data.spec.settings:
             hint += f", or leave out small classes with `data.min_examples` {shots + queries}"
-        classes = self.classes_of(part)
-        check_episode(classes, self.config.data.ways, shots, queries, who=f"{part} classes", hint=hint)
+        check_episode(
+            self.classes_of(part),
+            self.config.data.ways,
+            shots,
+            queries,
+            who=f"{part} classes",
+            hint=hint,
+            more_classes=self.more_classes(),
+        )
+
+    def more_classes(self) -> str:
+        """What to do about a set with fewer classes than an episode needs."""
+        assert self.splits is not None
+        hint = "lower `data.ways` or add classes"
+        if self.config.data.dataset != "folder":
+            return hint
+        train, validation, test = (part.classes for part in self.splits)
+        parts = f"{train} for training, {validation} for validation and {test} for test"
+        return f"the folder's classes are divided into {parts}: {hint}, or {SORT}"
 
     def is_rotated(self, part: str) -> bool:
         """Whether the classes of a set are rotated by multiples of 90 degrees, as in Omniglot's protocol."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from innerloop.config.data_settings import check_places
 from innerloop.config.schema import Config
 from innerloop.engine.types import TaskDistribution
 from innerloop.errors import InnerloopError
@@ -53,14 +54,8 @@ def table_of(experiment: Experiment) -> Table:
 
 def load_table(config: Config) -> Table:
     """Read the configured table. Raises InnerloopError for settings that are missing or not supported with tables."""
-    data, names = config.data, ("file", "task", "y")
-    for name in names:
-        if not getattr(data, name):
-            hint = f"give `data.{name}`"
-            raise InnerloopError(
-                f"data.{name}", "a table needs a file, a group column and a column to predict", hint=hint
-            )
+    check_places(config.data)
     if config.model.normalizes and config.model.kind == "mlp":
         wrong = "batch normalisation would include the padding of smaller groups"
         raise InnerloopError("model.normalize", wrong, hint="leave it out")
-    return data.spec.load(data)
+    return config.data.spec.load(config.data)

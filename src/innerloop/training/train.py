@@ -25,6 +25,7 @@ from innerloop.training.memory_plan import MemoryPlan, apply_plan, available_mem
 from innerloop.training.model_size import check_kept
 from innerloop.training.out_of_memory import explain_oom
 from innerloop.training.recorder import Recorder, RunRecorder
+from innerloop.training.run_length import resumed_config
 from innerloop.training.schedule import Schedule
 from innerloop.training.signals import graceful_shutdown
 from innerloop.training.storage import checkpoint, provenance, weights
@@ -49,7 +50,8 @@ def train(
     of the first process are used, and only that process writes.
 
     Args:
-        config: the settings of the run; may be None with `resume`.
+        config: the settings of the run. With `resume`, None or the run's own settings, of which only
+            `outer.meta_steps` may differ, if the outer step size does not decay over the run.
         folder: the run's folder.
         resume: whether to continue the run in the folder from its last checkpoint.
         on_progress: called after every log line. If it raises an exception, the state is saved before the run ends.
@@ -68,11 +70,13 @@ def train(
     """
     run, writes, fit = RunFolder(folder), multi_process.is_primary(), None
     with graceful_shutdown() as guard, multi_process.detect_lost_process(), ExitStack() as chosen:
-        config = settings(run.config() if resume and writes else config)
+        _check_kind(config)
+        config = settings(resumed_config(run, config) if resume and writes else config)
         if resume and writes:
             check_kept(config, run.checkpoints)
         elif writes:
             check_read(config.data)
+        if writes:
             Schedule.from_config(config).check_lines("outer.log_every")
         check_available(config.precision)
         chosen.enter_context(products(config.precision))
@@ -91,6 +95,8 @@ def train(
         with new, exclusive_lock(run), explain_oom(fit):
             if resume:
                 run.check_data(data)
+                if config.outer.meta_steps != run.config().outer.meta_steps:
+                    run.change_length(config.outer.meta_steps)
             else:
                 start.params(jax.eval_shape(experiment.init_params))  # raises before anything is written
                 run.create(config, data | start.hashes)
@@ -106,13 +112,17 @@ def train(
                 return TrainingLoop(experiment, recorder, on_progress, guard).run_to_end()
 
 
+def _check_kind(config: object) -> None:
+    """Raise InnerloopError for anything but a config or None."""
+    if not isinstance(config, Config | None):
+        hint = "pass innerloop.preset(NAME), for example"
+        raise InnerloopError("train", "`config` must be a config", got=repr(config), hint=hint)
+
+
 def settings(config: Config | None) -> Config:
     """The first process's config, in every process. Raises InnerloopError if it has none, or if another one differs."""
     if config is None and multi_process.is_primary():
         raise InnerloopError("train", "needs a config", hint="pass a preset's config, or resume a run")
-    if not isinstance(config, Config | None):
-        hint = "pass innerloop.preset(NAME), for example"
-        raise InnerloopError("train", "`config` must be a config", got=repr(config), hint=hint)
     check_own(config)
     if config is not None:
         # The round trip checks it as a reader would: no NaN.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 
+from innerloop.config.data_settings import check_exists, check_places
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
 from innerloop.engine.types import Params
@@ -48,7 +49,9 @@ def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     """
     path, arrays, config, facts = load_weights(source)
     model_size.check_stored(config, arrays, str(path))
-    experiment = build(config := with_data(config, data_folder))
+    config = with_data(config, data_folder)
+    check_places(config.data, "give its new place as `data_folder`")
+    experiment = build(config)
     like = model_size.shapes_of(experiment.init_params, str(path))
     # A model too large for one device is sharded where it is used.
     with on_host() if config.outer.model_shards > 1 else nullcontext():
@@ -61,7 +64,7 @@ def with_data(config: Config, place: str) -> Config:
     """The config with another image folder or table (empty: unchanged).
 
     Raises:
-        InnerloopError: the run's data set is read neither from a folder nor from a file.
+        InnerloopError: there is no such folder or file, or the run's data set is not read from one.
     """
     spec = config.data.spec
     if not place:
@@ -69,7 +72,9 @@ def with_data(config: Config, place: str) -> Config:
     if not (spec.needs_file or spec.needs_folder):
         wrong = f"the run's data set `{spec.name}` is not read from a folder or file"
         raise InnerloopError("data_folder", wrong, got=repr(place), hint="leave it out")
-    return replace(config, data=replace(config.data, **{"file" if spec.needs_file else "folder": place}))
+    kind = "file" if spec.needs_file else "folder"
+    check_exists("data_folder", place, kind)
+    return replace(config, data=replace(config.data, **{kind: place}))
 
 
 def untrained(name: str, *, seed: int = 0) -> Trained:

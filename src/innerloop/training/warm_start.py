@@ -41,7 +41,7 @@ class WarmStart:
         """The weights file; a shipped model takes precedence over a folder of the same name."""
         if self.source in shipped.names():
             return shipped.path(self.source)
-        return weights_path(self.source)
+        return weights_path(self.source, "model.start")
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -65,10 +65,12 @@ class WarmStart:
         if any(path not in arrays or arrays[path].shape != x.shape for path, x in head.items()):
             arrays = arrays | head
         try:
-            found = weights.into(fresh, arrays, self.source)
+            found = weights.into(fresh, arrays, self.source, hint="")
         except InnerloopError as error:
             hint = "use a model with the same `model` settings and image size, or random weights (`model.start` empty)"
-            raise InnerloopError("model.start", f"does not fit: {error}", hint=hint) from None
+            raise InnerloopError(
+                "model.start", f"does not fit: {str(error).rstrip('.')}", hint=hint
+            ) from None
         return jax.tree.map(lambda x, like: x.astype(like.dtype), found, fresh)
 
     def matching_arrays(self, fresh: PyTree) -> dict[str, np.ndarray]:

@@ -148,7 +148,7 @@ def test_small_classes_are_left_out_on_demand(tmp_path, picture_tree):
     with pytest.warns(UserWarning, match="1 of 2 classes with fewer than 2 images are left out: b$"):
         splits = image_folder.load(tmp_path / "b", min_examples=2)
     assert [part.names for part in splits] == [("a",), ("c",), ("d", "e")]
-    with pytest.raises(InnerloopError, match="no class has 9 images, got at most 4; lower the bound"):
+    with pytest.raises(InnerloopError, match="no class has 9 images, got at most 4; lower `min_examples`"):
         image_folder.load(tmp_path / "b", min_examples=9)
 
 

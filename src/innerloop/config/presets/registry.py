@@ -65,6 +65,10 @@ def preset(name: str) -> Config:
     known = all_presets()
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = "did you mean " + " or ".join(near) + "?" if near else "`innerloop list` lists them all"
-    raise InnerloopError("preset", "unknown preset", got=repr(name), hint=hint)
+    raise InnerloopError("preset", "unknown preset", got=repr(name), hint=nearest(name))
+
+
+def nearest(name: str) -> str:
+    """A hint about an unknown name: the presets that are spelt nearly so."""
+    near = difflib.get_close_matches(name, all_presets(), n=3, cutoff=0.4)
+    return "did you mean " + " or ".join(near) + "?" if near else "`innerloop list` lists the presets"

@@ -116,7 +116,7 @@ def format_of(path: Path, given: ExportFormat | None) -> ExportFormat:
             raise InnerloopError("export", f"the file name does not match {given}", got=path.name, hint=hint)
         return given
     if not found:
-        hint = "give format `onnx` or `stablehlo`, or a file name that ends in .onnx or .stablehlo"
+        hint = "give `format` onnx or stablehlo, or a file name that ends in .onnx or .stablehlo"
         raise InnerloopError(
             "export", "cannot tell the format from the file's name", got=path.name, hint=hint
         )

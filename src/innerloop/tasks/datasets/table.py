@@ -2,18 +2,27 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from innerloop.errors import InnerloopError
 from innerloop.io.home import expanded
 from innerloop.tasks.io import table_files
-from innerloop.tasks.tables.columns import names_of
 from innerloop.tasks.tables.table import Table, from_frame
 
 WHO = "data.y"
 ARGUMENT = re.compile("`(task|x|y|categories|missing)`")
 """An argument of `tables.from_frame` in its messages; the setting of the same name gives it."""
+
+
+def check_columns(file: str | os.PathLike[str], columns: Mapping[str, Sequence[str]]) -> None:
+    """Raise InnerloopError for a column that the table does not have; `columns` are by the setting that names them."""
+    known = table_files.names(expanded(file, "data.file"))
+    for setting, names in columns.items():
+        if absent := [name for name in names if name not in known]:
+            hint = "choose among: " + ", ".join(known)
+            wrong = "there is no column with this name"
+            raise InnerloopError(f"data.{setting}", wrong, got=repr(absent[0]), hint=hint)
 
 
 def load(
@@ -39,11 +48,12 @@ def load(
         InnerloopError: if the file cannot be read or is not a table, or y is not numeric; and as for
             `tables.from_frame`.
     """
+    check_columns(file, {"task": [task], "x": x, "y": y, "categories": categories})
     path = expanded(file, "data.file")
     wanted = {task, *x, *y} if x else None
     frame = table_files.read(path, wanted, text={task, *categories})
     for name in y:
-        if name in names_of(frame, WHO) and frame[name].dtype.kind != "f":
+        if frame[name].dtype.kind != "f":
             hint = "choose a numeric column; to predict classes, use tables.from_frame from Python"
             raise InnerloopError(WHO, f"column {name!r} must hold numbers", got="text", hint=hint)
     try:

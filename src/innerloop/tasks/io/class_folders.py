@@ -51,7 +51,10 @@ def drop_small_classes(files: Files, minimum: int, who: str) -> Files:
     if not kept:
         maximum = max(map(len, files.values()))
         raise InnerloopError(
-            who, f"no class has {counted(minimum, 'image')}", got=f"at most {maximum}", hint="lower the bound"
+            who,
+            f"no class has {counted(minimum, 'image')}",
+            got=f"at most {maximum}",
+            hint="lower `min_examples`",
         )
     if left_out := [name for name in files if name not in kept]:
         what = (

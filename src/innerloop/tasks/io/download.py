@@ -74,7 +74,7 @@ def locate(*sources: Source, root: str | os.PathLike[str] | None = None) -> list
         InnerloopError: if a file is not found and cannot be downloaded; the message says what to put where.
     """
     folders = _data_folders(root)
-    return [_find(source, folders) or _download(source) for source in sources]
+    return [_find(source, folders) or _download(source, folders) for source in sources]
 
 
 def _find(source: Source, folders: list[Path]) -> Path | None:
@@ -82,7 +82,7 @@ def _find(source: Source, folders: list[Path]) -> Path | None:
     return next((path for path in paths if os.path.isfile(path)), None)
 
 
-def _download(source: Source) -> Path:
+def _download(source: Source, folders: list[Path]) -> Path:
     import pooch
 
     registry, urls = {source.path: f"md5:{source.md5}"}, {source.path: source.url}
@@ -94,7 +94,7 @@ def _download(source: Source) -> Path:
         )
         return Path(keeper.fetch(source.path, downloader=_in_time(fetch, progress)))
     except (OSError, ValueError) as trouble:  # no network, a refused address, a full disk; a wrong checksum
-        raise _nowhere(source, trouble) from None  # the traceback of the cause is very long
+        raise _nowhere(source, folders, trouble) from None  # the traceback of the cause is very long
     finally:
         progress.limit = (
             -1
@@ -127,15 +127,14 @@ def _in_time(fetch: Any, progress: Any) -> Any:
     return fetched
 
 
-def _nowhere(source: Source, trouble: Exception) -> InnerloopError:
+def _nowhere(source: Source, folders: list[Path], trouble: Exception) -> InnerloopError:
     reason = f"{type(trouble).__name__} {str(trouble)[:80]}".strip()
     hint = (
         f"download {source.url} to {cache_folder() / source.path}, or set INNERLOOP_DATA to the folder "
         f"that contains {source.path}"
     )
-    return InnerloopError(
-        source.path, "is in no data folder and could not be downloaded", got=reason, hint=hint
-    )
+    wrong = f"is not in {' or '.join(map(str, folders))}, and could not be downloaded"
+    return InnerloopError(source.path, wrong, got=reason, hint=hint)
 
 
 class _Progress:

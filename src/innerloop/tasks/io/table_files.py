@@ -8,6 +8,7 @@ import csv
 import io
 import math
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +32,18 @@ Columns = dict[str, np.ndarray]
 """Columns by name, each `[rows]`: float64, or text as objects; a missing value is NaN or None."""
 
 
+def names(path: Path) -> list[str]:
+    """The names of the columns, in order. Raises InnerloopError as `read`."""
+    content, kind = _content(path)
+    if kind == "Parquet":
+        with _parquet_file(content, path) as file:
+            return list(file.schema_arrow.names)
+    with _csv_errors(path):
+        header = next(_lines(content), [])
+    _check_names(header, path)
+    return header
+
+
 def read(
     path: Path, wanted: Collection[str] | None = None, *, text: Collection[str] = frozenset()
 ) -> Columns:
@@ -45,11 +58,7 @@ def read(
         InnerloopError: if the file is missing, too large, damaged or of another kind, it lacks a wanted column, or
             `pyarrow` is needed but not installed.
     """
-    kind = KINDS.get(path.suffix.lower())
-    if kind is None:
-        hint = "give a file whose name ends in .csv or .parquet"
-        raise InnerloopError(str(path), "is not a table", got=repr(path.suffix), hint=hint)
-    content = read_bytes(path, BYTES)
+    content, kind = _content(path)
     if kind == "Parquet":
         return _parquet(content, path, wanted, text)
     columns = _csv(content, path)
@@ -57,17 +66,38 @@ def read(
     return {n: _column(cells, n in text) for n, cells in columns.items() if wanted is None or n in wanted}
 
 
-def _csv(content: bytes, path: Path) -> dict[str, tuple[str, ...]]:
-    """The cells of a CSV file with a header, by column."""
+def _content(path: Path) -> tuple[bytes, str]:
+    """The content of a table, and its kind by the ending of its name."""
+    kind = KINDS.get(path.suffix.lower())
+    if kind is None:
+        hint = "give a file whose name ends in .csv or .parquet"
+        raise InnerloopError(str(path), "is not a table", got=repr(path.suffix), hint=hint)
+    return read_bytes(path, BYTES), kind
+
+
+def _lines(content: bytes) -> Any:
+    """A reader of the lines of a CSV file."""
+    return csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+
+
+@contextmanager
+def _csv_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of a file that is not CSV into InnerloopError."""
     try:
-        lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        header = next(lines, [])
-        numbered = ((lines.line_num, cells) for cells in lines)
-        rows = list(islice(_rows(numbered, header, path), CELLS // max(1, len(header)) + 1))
+        yield
     except UnicodeDecodeError:
         raise InnerloopError(str(path), "is not a UTF-8 text file", hint="save it as CSV in UTF-8") from None
     except csv.Error as trouble:
         raise InnerloopError(str(path), f"is not a CSV table ({trouble})", hint="save it as CSV") from None
+
+
+def _csv(content: bytes, path: Path) -> dict[str, tuple[str, ...]]:
+    """The cells of a CSV file with a header, by column."""
+    with _csv_errors(path):
+        lines = _lines(content)
+        header = next(lines, [])
+        numbered = ((lines.line_num, cells) for cells in lines)
+        rows = list(islice(_rows(numbered, header, path), CELLS // max(1, len(header)) + 1))
     _check_names(header, path)
     _check_size(len(rows) * len(header), path)
     columns = zip(*rows, strict=True) if rows else ((),) * len(header)
@@ -125,15 +155,22 @@ def _check_size(cells: int, path: Path) -> None:
 
 def _parquet(content: bytes, path: Path, wanted: Collection[str] | None, text: Collection[str]) -> Columns:
     """The columns of a Parquet file. Sizes are checked before reading: a small file may contain a huge table."""
+    with _parquet_file(content, path) as file:
+        _check_wanted(wanted, list(file.schema_arrow.names), path)
+        _check_size(file.metadata.num_rows * file.metadata.num_columns, path)
+        chosen = [name for name in file.schema_arrow.names if wanted is None or name in wanted]
+        table = file.read(chosen, use_threads=False)
+        return {name: _of_arrow(table[name], name, path, name in text) for name in table.column_names}
+
+
+@contextmanager
+def _parquet_file(content: bytes, path: Path) -> Iterator[Any]:
+    """An open Parquet file whose columns have different names; errors in the block become InnerloopError."""
     pyarrow = _pyarrow(path)
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
         _check_names(list(file.schema_arrow.names), path)
-        _check_wanted(wanted, list(file.schema_arrow.names), path)
-        _check_size(file.metadata.num_rows * file.metadata.num_columns, path)
-        names = [name for name in file.schema_arrow.names if wanted is None or name in wanted]
-        table = file.read(names, use_threads=False)
-        return {name: _of_arrow(table[name], name, path, name in text) for name in table.column_names}
+        yield file
     except InnerloopError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError, OverflowError) as trouble:

@@ -132,9 +132,14 @@ def worded(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def identity(config: str, data: dict[str, str]) -> bytes:
-    """SHA-256 of a run's `config.json` and data, without the paths of the data and of a model to start from."""
+def identity(config: str, data: dict[str, str], length: int | None = None) -> bytes:
+    """SHA-256 of a run's `config.json` and data, without the paths of the data and of a model to start from.
+
+    `length` replaces the config's number of meta-steps (None: unchanged).
+    """
     settings = json.loads(config)
+    if length is not None:
+        settings["outer"] = settings.get("outer", {}) | {"meta_steps": length}
     for group, place in (("data", "folder"), ("model", "start")):
         if isinstance(settings.get(group), dict):
             settings[group].pop(place, None)

@@ -123,6 +123,7 @@ class RunFolder(OwnFolder):
         """Raise InnerloopError if the folder already holds a run, or anything with the name of a run's file."""
         if self.path_of("config.json").exists():
             hint = f"give another folder, or continue it with `innerloop train --resume {self.path}`"
+            hint += ", where `outer.meta_steps` may make it longer"
             raise InnerloopError(str(self.path), "already holds a run", hint=hint)
         if self.is_fit:
             hint = "give another folder, or continue it with `resume=True`"
@@ -140,13 +141,35 @@ class RunFolder(OwnFolder):
             return {"packages", "commit", "flags", "data"} <= self.known().keys()
         return False
 
+    def check_length(self, meta_steps: int, who: str) -> None:
+        """Raise InnerloopError, on behalf of `who`, if the run has already gone further than this length."""
+        steps = (int(path.name) for path in self.checkpoints.glob("[0-9]*") if path.name.isdigit())
+        if meta_steps < (taken := max(steps, default=0)):
+            wrong = f"the run in {self.path} has already taken {taken} meta-steps"
+            raise InnerloopError(who, wrong, got=meta_steps, hint="give as many or more")
+
+    def change_length(self, meta_steps: int) -> None:
+        """Give the run another length, and keep the earlier one on record; the other settings stay as written."""
+        earlier = [*self.earlier_lengths(), self.config().outer.meta_steps]
+        settings = read_object(self.path / "config.json", follow=False)
+        settings["outer"] = settings.get("outer", {}) | {"meta_steps": meta_steps}
+        text = lambda record: json.dumps(record, indent=2) + "\n"
+        self.write("environment.json", text(self.known() | {"earlier_lengths": earlier}))
+        self.path_of(self.weights.name).unlink(missing_ok=True)  # the run has not ended
+        self.write("config.json", text(settings))
+
+    def earlier_lengths(self) -> list[int]:
+        """The numbers of meta-steps that the run was to have before it was made longer or shorter, oldest first."""
+        found = self.known().get("earlier_lengths")
+        return [n for n in found if type(n) is int] if isinstance(found, list) else []
+
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint to resume from."""
         return any(self.checkpoints.glob("[0-9]*"))
 
     @contextmanager
     def undone_unless_resumable(self, new: bool) -> Iterator[None]:
-        """Create the folder, and undo what a new run wrote if it fails before its first checkpoint.
+        """Create the folder, and undo what a new run wrote if it fails or is interrupted before its first checkpoint.
 
         The same command can then be tried again. A run whose checkpoint could not be written is kept: it can be resumed
         once there is room on the disk.
@@ -156,7 +179,7 @@ class RunFolder(OwnFolder):
         try:
             self.make()
             yield
-        except Exception as error:
+        except BaseException as error:
             if new and not self.has_checkpoint() and not isinstance(error, NotWritten):
                 self.undo()
             raise
@@ -183,8 +206,12 @@ class RunFolder(OwnFolder):
         return read_object(path, follow=False) if os.path.lexists(path) else {}
 
     def identity(self, data: dict[str, str]) -> bytes:
-        """The identity of the run, to recognise its checkpoints: a digest of its config and the hashes of its data."""
-        return identity(read_text(self.path / "config.json"), data)
+        """The identity of the run, to recognise its checkpoints: a digest of its config and the hashes of its data.
+
+        The config is that of the beginning: the length may have changed since.
+        """
+        first = next(iter(self.earlier_lengths()), None)
+        return identity(read_text(self.path / "config.json"), data, first)
 
     def check_data(self, data: dict[str, str]) -> None:
         """Raise InnerloopError if a set of the data has changed since the run began."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from innerloop.config.presets.registry import preset
+from innerloop.config.presets.registry import all_presets, nearest
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.home import expanded
@@ -37,7 +37,7 @@ def _weights_of_run(path: Path) -> LoadedWeights:
     run = RunFolder(path)
     config = run.config()
     if not run.weights.is_file():
-        hint = f"continue it with `innerloop train --resume {path}`"
+        hint = f"wait until it ends or, if it was stopped, continue it with `innerloop train --resume {path}`"
         raise InnerloopError(str(path), "the run has not ended", hint=hint)
     refuse_link(run.weights)
     found = LoadedWeights(run.weights, *weights.load(run.weights))
@@ -45,8 +45,11 @@ def _weights_of_run(path: Path) -> LoadedWeights:
     return found
 
 
-def weights_path(source: str | Path) -> Path:
-    """The weights file of a source. Raises InnerloopError if there is none, or if it belongs to another run."""
+def weights_path(source: str | Path, who: str = "source") -> Path:
+    """The weights file of a source. Raises InnerloopError if there is none, or if it belongs to another run.
+
+    `who` names the argument in a message about a name that is unknown.
+    """
     path = Path(source)
     if path.is_dir():
         return _weights_of_run(path).path
@@ -57,7 +60,10 @@ def weights_path(source: str | Path) -> Path:
     if "/" in str(source) or os.sep in str(source) or str(source).startswith((".", "~")):
         hint = "give a run's folder, a weights file, or a preset with shipped weights"
         raise InnerloopError(str(path), "there is no such folder or file", hint=hint)
-    name = preset(str(source)).name  # a clear error for an unknown name
+    name = str(source)
+    if name not in all_presets():
+        wrong = "there is no such preset, folder or file"
+        raise InnerloopError(who, wrong, got=repr(name), hint=nearest(name))
     raise InnerloopError(
         name,
         "the package ships no trained weights of this preset",

@@ -1,0 +1,41 @@
+"""The length of a run that is resumed: the one setting of a run from a config that may change.
+
+A run may be made longer, or shorter as long as it has not gone further yet. It then ends with the bits of a run that
+had this length from the start, so the outer step size must not depend on the length.
+"""
+
+from dataclasses import replace
+
+from innerloop.config.schema import Config
+from innerloop.errors import InnerloopError
+from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.storage.weights import deciding
+
+
+def resumed_config(run: RunFolder, given: Config | None) -> Config:
+    """The config with which a run continues: its own, with the length of the given one (None: unchanged).
+
+    Raises:
+        InnerloopError: the given config differs in another setting, the outer step size decays over the run, or the run
+            has gone further already.
+    """
+    own = run.config()
+    if given is None or given.outer.meta_steps == own.outer.meta_steps:
+        _check_same(run, own, given or own)
+        return own
+    length = given.outer.meta_steps
+    longer = replace(own, outer=replace(own.outer, meta_steps=length))
+    _check_same(run, longer, given)
+    if own.outer.decay != "constant":
+        wrong = f"the outer step size decays to 0 over the {own.outer.meta_steps} meta-steps of the run in {run.path}"
+        hint = f"keep the length, or start a new run from its weights: `model.start` {run.path}"
+        raise InnerloopError("outer.meta_steps", wrong, got=length, hint=hint)
+    run.check_length(length, "outer.meta_steps")
+    return longer
+
+
+def _check_same(run: RunFolder, own: Config, given: Config) -> None:
+    """Raise InnerloopError if the configs differ in a setting that affects the result."""
+    if deciding(given) != deciding(own):
+        hint = "pass None as `config` to keep them, or give another folder"
+        raise InnerloopError("resume", f"the run in {run.path} has other settings", hint=hint)
