@@ -63,8 +63,8 @@ def all_presets() -> Mapping[str, Config]:
 def preset(name: str) -> Config:
     """The preset of this name. Raises InnerloopError for an unknown name, with the closest ones."""
     known = all_presets()
-    if name in known:
+    if isinstance(name, str) and name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
     hint = "did you mean " + " or ".join(near) + "?" if near else "`innerloop list` lists them all"
     raise InnerloopError("preset", "unknown preset", got=repr(name), hint=hint)
