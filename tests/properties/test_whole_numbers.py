@@ -15,6 +15,8 @@ import jax, jax.numpy as jnp, numpy as np, optax
 import innerloop.engine.evaluate
 import innerloop as il
 from innerloop.engine.persistent_adam import persistent_adam
+from innerloop.parallel.mesh import task_mesh
+from innerloop.rl.sampler import MetaSampler
 params, tasks, key = {"w": jnp.zeros(2)}, il.Sinusoid(2, 2), jax.random.key(0)
 loss = il.mean_squared_error(lambda params, x: x * params["w"].sum())
 algorithm = il.maml(loss, il.InnerLoop(optax.sgd(0.1), 2))
@@ -22,6 +24,7 @@ loop = lambda **changes: il.OuterLoop(algorithm, optax.sgd(0.1), tasks, **{"meta
 task = tasks.sample(key)
 evaluator = lambda **changes: innerloop.engine.evaluate.evaluator(algorithm, tasks, **{"num_tasks": 4, **changes})
 classes = il.ClassArrays.from_lists([np.zeros((2, 4, 4, 1), np.float32)] * 2, ["a", "b"])
+curve = innerloop.engine.evaluate.Curve((0,), {"loss": np.zeros((2, 1))})
 evaluated = lambda **changes: il.evaluate(algorithm, params, tasks, key=key, **{"num_tasks": 4, **changes})
 """
 REFUSED = {
@@ -81,6 +84,7 @@ REFUSED |= {
     "`loss_fn(params, batch)`.",
     "il.OuterLoop(il.maml, optax.sgd(0.1), tasks, meta_batch=2)": f"OuterLoop: {NO_ALGORITHM}",
     "il.evaluate(il.maml, params, tasks, key=key)": f"evaluate: {NO_ALGORITHM}",
+    "MetaSampler(None, il.maml, None, 4)": f"MetaSampler: {NO_ALGORITHM}",
     **{
         f"il.{name}(loss, algorithm.inner).adapt(params, task.support)": f"{name}: {NO_RATES}"
         for name in RATES
@@ -166,7 +170,7 @@ REFUSED |= {
     "evaluated(num_tasks='5')": "evaluate: `num_tasks` must be a whole number, got '5'.",
     "evaluated(on_nonfinite=np.zeros(2))": "evaluate: `on_nonfinite` is unknown, got array([0., 0.]); choose among: "
     "raise, keep.",
-    "evaluated().mean('accuracy')": "Curve: `name` is unknown, got 'accuracy'; choose among: loss.",
+    "curve.mean('accuracy')": "Curve: `name` is unknown, got 'accuracy'; choose among: loss.",
     "loop(mesh=2)": "OuterLoop: `mesh` must be a mesh with an axis `tasks`, got 2; pass "
     "innerloop.parallel.mesh.task_mesh(meta_batch), for example.",
     "il.InnerLoop(optax.sgd(0.1), stream='no')": "InnerLoop: `stream` is unknown, got 'no'; choose among: True, False.",
@@ -188,6 +192,7 @@ REFUSED |= {
     "tasks.sample(5)": f"Sinusoid.sample: {KEY}",
     "il.Episodes(classes, 1, 1, 1).sample(5)": f"Episodes.sample: {KEY}",
     "il.TaskList([task]).sample(5)": f"TaskList.sample: {KEY}",
+    "task_mesh(None)": "task_mesh: `meta_batch` must be a whole number, got None.",
     "il.MLP(1, 1, key=5)": f"MLP: {KEY}",
     "il.MLP(1, 1, hidden=40, key=key)": "MLP: `hidden` must be a sequence of whole numbers, got 40.",
     "il.MLP('1', 1, key=key)": "MLP: `inputs` must be a whole number, got '1'.",
