@@ -46,9 +46,10 @@ def check_selection(selection: Any) -> None:
     flags = bool(inside) and all(isinstance(leaf, bool) or hasattr(leaf, "dtype") for leaf in inside)
     if selection is None or isinstance(selection, str) or (callable(selection) and not flags):
         return None
-    several = isinstance(selection, Collection) and not isinstance(selection, Mapping)
-    if several and getattr(selection, "ndim", 1) == 1 and all(isinstance(name, str) for name in selection):
-        return None
+    if isinstance(selection, Collection) and not isinstance(selection, Mapping):
+        names = list(selection) if getattr(selection, "ndim", 1) == 1 else [None]
+        if all(isinstance(name, str) for name in names):
+            return None
     hint = "give a name like 'head', a pattern like '**/bias', several of these, or a function of the path"
     if isinstance(selection, re.Pattern):
         hint = "give the pattern's method, `pattern.search`"
