@@ -5,13 +5,14 @@ sentence and exits with code 2.
 """
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
 
 
 def check_choice(who: str, name: str, value: object, choices: Iterable[object]) -> None:
     """Raise InnerloopError, on behalf of `who`, unless the value of `name` is one of the choices."""
     known = list(choices)
-    if value not in known:
+    if not isinstance(value, Hashable) or value not in known:  # arrays are compared value by value
         hint = "choose among: " + ", ".join(map(str, known))
         raise InnerloopError(who, f"`{name}` is unknown", got=repr(value), hint=hint)
 
@@ -35,13 +36,41 @@ def check_count(who: str, name: str, value: object, minimum: int = 1, maximum: i
     return number
 
 
+def check_counts(who: str, name: str, values: object, length: int | None = None) -> tuple[int, ...]:
+    """Return the values of `name` as a tuple of `int`, `length` of them if it is given.
+
+    Raises:
+        InnerloopError: on behalf of `who`, if there are not so many values, or one is not a whole number above 0.
+    """
+    try:
+        found = tuple(values)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        found = None
+    if found is None or length not in (None, len(found)):
+        count = "" if length is None else f"{length} "
+        raise InnerloopError(who, f"`{name}` must be a sequence of {count}whole numbers", got=repr(values))
+    return tuple(check_count(who, name, value) for value in found)
+
+
+def check_names(who: str, name: str, values: object) -> list[str]:
+    """Return the value of `name` as a list of strings. Raises InnerloopError, on behalf of `who`, if it is none."""
+    try:
+        found: list[Any] = [] if isinstance(values, str) else list(values)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        found = [None]
+    if isinstance(values, str) or not all(isinstance(value, str) for value in found):
+        raise InnerloopError(who, f"`{name}` must be a list of names", got=repr(values))
+    return found
+
+
 def first_line(error: BaseException) -> str:
     """The first line of another library's error message, or the name of the error if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _shortened(text: str, maximum: int = 400) -> str:
-    """Truncate a value for a message: it may be a line of a million columns."""
+    """One line for a message, truncated: a value may have a million columns, and an array is shown in several lines."""
+    text = " ".join(text.split()) if "\n" in text else text
     return text if len(text) <= maximum else f"{text[:maximum]}..."
 
 

@@ -180,7 +180,8 @@ def test_an_unknown_derivative():
     ("loss_fn", "got"),
     [
         (lambda p, b: jnp.square(p["w"] - b.inputs), r"shape \(4,\) of float32; take the mean"),
-        (lambda p, b: jnp.argmax(b.inputs), r"shape \(\) of int32; take the mean"),
+        (lambda p, b: jnp.argmax(b.inputs), r"shape \(\) of int32; compute it from the parameters"),
+        (lambda p, b: None, "NoneType; return it"),
         (lambda p, b: (p["w"], 1.0), "tuple; use `Loss` to declare"),
     ],
 )

@@ -239,11 +239,11 @@ def test_regression_has_no_classes():
     start(maml(mean_squared_error(), INNER), model(outputs=1), Waves())
 
 
-@pytest.mark.parametrize("kind", [TypeError, ValueError])
+@pytest.mark.parametrize("kind", [TypeError, ValueError, AttributeError, IndexError])
 def test_the_first_line_of_an_error_within_a_loss_is_told(kind: type[Exception]):
     """With the shapes of the batch; what is said in our own words passes as it is."""
-    told = r"^loss_fn: cannot be computed \(first\), got a batch of float32\[2\], 'x'; give the shapes"
-    with pytest.raises(InnerloopError, match=told), loss_errors({"a": jnp.ones(2), "b": "x"}):
+    told = r"^loss_fn: cannot be computed \(first\), got a batch of float32\[2\], int32\[3\]; give the shapes"
+    with pytest.raises(InnerloopError, match=told), loss_errors({"a": jnp.ones(2), "b": jnp.arange(3)}):
         raise kind("first\nsecond")
     with pytest.raises(InnerloopError, match="^mine: is wrong"), loss_errors(None):
         raise InnerloopError("mine", "is wrong")

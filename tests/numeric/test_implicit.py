@@ -126,7 +126,7 @@ def test_few_conjugate_gradients_are_not_the_solution():
     ("options", "message"),
     [
         ({"proximal": 0.0}, "above 0, got 0.0"),
-        ({"proximal": float("nan")}, "above 0"),
+        ({"proximal": float("nan")}, "must be a finite number"),
         ({"cg_steps": 0}, "1 or more"),
     ],
 )

@@ -15,12 +15,16 @@ import jax, jax.numpy as jnp, numpy as np, optax
 import innerloop.engine.evaluate
 import innerloop as il
 from innerloop.engine.persistent_adam import persistent_adam
+from innerloop.parallel.mesh import task_mesh
+from innerloop.rl.sampler import MetaSampler
 params, tasks, key = {"w": jnp.zeros(2)}, il.Sinusoid(2, 2), jax.random.key(0)
 loss = il.mean_squared_error(lambda params, x: x * params["w"].sum())
 algorithm = il.maml(loss, il.InnerLoop(optax.sgd(0.1), 2))
 loop = lambda **changes: il.OuterLoop(algorithm, optax.sgd(0.1), tasks, **{"meta_batch": 2, **changes})
 task = tasks.sample(key)
 evaluator = lambda **changes: innerloop.engine.evaluate.evaluator(algorithm, tasks, **{"num_tasks": 4, **changes})
+classes = il.ClassArrays.from_lists([np.zeros((2, 4, 4, 1), np.float32)] * 2, ["a", "b"])
+curve = innerloop.engine.evaluate.Curve((0,), {"loss": np.zeros((2, 1))})
 evaluated = lambda **changes: il.evaluate(algorithm, params, tasks, key=key, **{"num_tasks": 4, **changes})
 """
 REFUSED = {
@@ -80,6 +84,7 @@ REFUSED |= {
     "`loss_fn(params, batch)`.",
     "il.OuterLoop(il.maml, optax.sgd(0.1), tasks, meta_batch=2)": f"OuterLoop: {NO_ALGORITHM}",
     "il.evaluate(il.maml, params, tasks, key=key)": f"evaluate: {NO_ALGORITHM}",
+    "MetaSampler(None, il.maml, None, 4)": f"MetaSampler: {NO_ALGORITHM}",
     **{
         f"il.{name}(loss, algorithm.inner).adapt(params, task.support)": f"{name}: {NO_RATES}"
         for name in RATES
@@ -92,6 +97,108 @@ REFUSED |= {
     "il.maml(loss, il.InnerLoop(optax.lbfgs())).meta_grad(params, task)": "meta-gradient: the loss or the inner rule "
     "has a loop without a fixed length, such as optax.lbfgs's line search; use fomaml or reptile, which do not "
     "differentiate the inner loop, or another rule.",
+}
+BATCH = "give innerloop.Batch(inputs, targets), or write a `loss_fn(params, batch)` for batches of your own."
+TRACED = "compute it with jax.numpy, without float(), bool() or `if` on values of arrays."
+SHAPES = "got a batch of float32[2,1], float32[2,1]"
+KEY = "`key` must be a single jax.random key, got 5; pass jax.random.key(0)."
+REFUSED |= {
+    # A batch or a task of another kind
+    "algorithm.adapt(params, tuple(task.support[:2]))": f"loss: needs a Batch, got a tuple; {BATCH}",
+    "algorithm.adapt(task.support, params)": f"loss: needs a Batch, got a dict; {BATCH}",
+    "algorithm.adapt(params, il.Batch(np.array(['a', 'b']), task.support.targets))": "loss_fn: cannot be computed "
+    "(Dtype "
+    "<U1 is not a valid JAX array type. Only arrays of numeric types are supported by JAX.), got a batch of <U1[2], "
+    "float32[2,1]; give a batch of arrays of numbers, each with one row per example.",
+    "algorithm.adapt(params, il.Batch([0.0, 1.0], [0.0, 1.0]))": "loss_fn: cannot be computed (unsupported operand "
+    "type(s) for *: 'list' and 'DynamicJaxprTracer'), got a batch of ~float32[], ~float32[], ~float32[], ~float32[]; "
+    "give a batch of arrays of "
+    "numbers, each with one row per example.",
+    "algorithm.meta_grad(params, task.support)": "MAML.meta_grad: needs a task, got a Batch; pass "
+    "innerloop.Task(support, query).",
+    "il.check_meta_gradient(algorithm, params, None)": "check_meta_gradient: needs a task, got a NoneType; pass "
+    "innerloop.Task(support, query).",
+    "il.TaskList(task)": "TaskList: item 0 must be a task, got a Batch; give a list of innerloop.Task(support, query).",
+    "il.TaskList(np.zeros(3))": "TaskList: needs a sequence of tasks, got a ndarray; give a list of "
+    "innerloop.Task(support, query).",
+    "il.TaskList([il.Task(il.Batch(np.array([None]), np.ones(1)), task.query)])": "TaskList: `inputs` in the support "
+    "set "
+    "of task 0 must be an array of numbers, got dtype object; give np.asarray(values), for example.",
+    "il.TaskList([il.Task(il.Batch([1.0], [1.0]), task.query)])": "TaskList: `inputs/0` in the support set of task 0 "
+    "must be an array of numbers, got a float; give np.asarray(values), for example.",
+    # Parameters of another kind, and what was swapped with them
+    "il.mean_squared_error()(params, task.support)": "loss: the parameters are no model that can be called, got a "
+    "dict; "
+    "give the loss its model, `apply(params, inputs)`.",
+    "il.Learner(algorithm, params)": "Learner: needs an algorithm, got dict; pass maml(loss_fn, "
+    "InnerLoop(optax.sgd(0.1), 5)), for example.",
+    "loop().init(algorithm, key)": "OuterLoop.init: needs a pytree of float arrays, got MAML; keep only float arrays "
+    "in "
+    "the parameters and close over the rest.",
+    "il.unroll(algorithm.inner, loss, params, task.support)": "unroll: `inner` must be an InnerLoop, got a BatchLoss; "
+    "pass InnerLoop(optax.sgd(0.1), steps=5), for example.",
+    "il.load_params(None, params)": "path: this is not a path, got None; give a string or a pathlib.Path.",
+    "il.measure('sinusoid-maml')": "measure: needs a trained model, got a str; pass innerloop.load_trained(source).",
+    "il.preset(None)": "preset: unknown preset, got None; `innerloop list` lists them all.",
+    # A loss that cannot be one
+    "il.maml(lambda params, batch: 1, algorithm.inner).adapt(params, task.support)": "loss_fn: the loss must be one "
+    "float, got shape () of int32; compute it from the parameters, which are floats.",
+    "il.maml(lambda params, batch: float(params['w'][0]), algorithm.inner).adapt(params, task.support)": "loss_fn: "
+    "cannot be computed (Abstract tracer value encountered where concrete value is expected: traced array with shape "
+    f"float32[]), {SHAPES}; {TRACED}",
+    "il.maml(lambda params, batch: batch['x'], algorithm.inner).adapt(params, task.support)": "loss_fn: cannot be "
+    f"computed (tuple indices must be integers or slices, not str), {SHAPES}; give the shapes and the structure that "
+    f"it "
+    "expects.",
+    "il.maml(lambda params, batch: params['v'], algorithm.inner).adapt(params, task.support)": "loss_fn: cannot be "
+    f"computed (KeyError: 'v'), {SHAPES}; give the shapes and the structure that it expects.",
+    "il.BatchLoss(lambda outputs, targets: 0.0, loss.apply)(params, task.support._replace(mask=np.ones(2, bool)))": (
+        "BatchLoss: `measure` must take the mask of padded tasks; define measure(outputs, targets, mask)."
+    ),
+    "il.BatchLoss(None)": "BatchLoss: `measure` must be a function, got a NoneType; pass `measure(outputs, targets)`.",
+    "il.Loss(loss, random='no')": "Loss: `random` is unknown, got 'no'; choose among: True, False.",
+    "algorithm.adapt({'w': jnp.full(2, jnp.nan)}, task.support)": "MAML.adapt: parameter `w` holds NaN; give "
+    "parameters without NaN.",
+    "il.evaluate(algorithm, {'w': jnp.full(2, jnp.nan)}, tasks, key=key, num_tasks=2)": "evaluate: parameter `w` holds "
+    "NaN; give parameters without NaN.",
+    # Settings and names
+    "il.reptile(loss, algorithm.inner, alpha='1')": "reptile: `alpha` must be a number, got '1'.",
+    "il.imaml(loss, algorithm.inner, proximal=None)": "imaml: `proximal` must be a number, got None.",
+    "il.meta_sgd(loss, algorithm.inner, rates=jnp.ones(2))": "meta_sgd: `rates` must be a number, got Array([1., 1.], "
+    "dtype=float32).",
+    "il.maml_plus_plus(loss, algorithm.inner, rates=-1.0)": "maml_plus_plus: `rates` must be 0 or more, got -1.0.",
+    "evaluated(num_tasks='5')": "evaluate: `num_tasks` must be a whole number, got '5'.",
+    "evaluated(on_nonfinite=np.zeros(2))": "evaluate: `on_nonfinite` is unknown, got array([0., 0.]); choose among: "
+    "raise, keep.",
+    "curve.mean('accuracy')": "Curve: `name` is unknown, got 'accuracy'; choose among: loss.",
+    "loop(mesh=2)": "OuterLoop: `mesh` must be a mesh with an axis `tasks`, got 2; pass "
+    "innerloop.parallel.mesh.task_mesh(meta_batch), for example.",
+    "il.InnerLoop(optax.sgd(0.1), stream='no')": "InnerLoop: `stream` is unknown, got 'no'; choose among: True, False.",
+    "il.partition(params, key)": "select: is not a selection of parameters, got Array((), dtype=key<fry>) overlaying: "
+    "[0 "
+    "0]; give a name like 'head', a pattern like '**/bias', several of these, or a function of the path.",
+    "il.Learner(params, algorithm, shape=5)": "Learner: `shape` must be the shape of one example, got 5; give a tuple "
+    "such as (28, 28, 1), with None for an axis of any size.",
+    "il.Learner(params, algorithm).fit(key, [0])": "Learner.fit: x must be one array, got a PRNGKeyArray.",
+    # Data, models and their keys
+    "il.Episodes(None, 2, 1, 1)": "Episodes: `arrays` must be class arrays, got a NoneType; pass "
+    "innerloop.ClassArrays.from_lists(arrays, names), for example.",
+    "il.Episodes(classes, '2', 1, 1)": "Episodes: `ways` must be a whole number, got '2'.",
+    "il.ClassArrays.from_lists(np.zeros(3), ['a'])": "ClassArrays: `per_class` must be a list of NumPy arrays, got "
+    "ndarray.",
+    "classes.select('a')": "ClassArrays: `names` must be a list of names, got 'a'.",
+    "il.Augmented(None)": "Augmented: `tasks` must be a distribution of tasks, got a NoneType; pass an "
+    "object with a method `sample(key)` that returns a Task.",
+    "tasks.sample(5)": f"Sinusoid.sample: {KEY}",
+    "il.Episodes(classes, 1, 1, 1).sample(5)": f"Episodes.sample: {KEY}",
+    "il.TaskList([task]).sample(5)": f"TaskList.sample: {KEY}",
+    "task_mesh(None)": "task_mesh: `meta_batch` must be a whole number, got None.",
+    "il.MLP(1, 1, key=5)": f"MLP: {KEY}",
+    "il.MLP(1, 1, hidden=40, key=key)": "MLP: `hidden` must be a sequence of whole numbers, got 40.",
+    "il.MLP('1', 1, key=key)": "MLP: `inputs` must be a whole number, got '1'.",
+    "il.Conv4(5, image_shape=28, key=key)": "Conv4: `image_shape` must be a sequence of 3 whole numbers, got 28.",
+    "il.tables.from_frame({'a': [1]}, task='a', y=None)": "tables.from_frame: `y` must be a list of names, got None.",
+    "il.tables.from_frame({'a': [1]}, task=['a'], y='a')": "tables.from_frame: `task` must name a column, got ['a'].",
 }
 AFTER = """
 inner = il.InnerLoop(optax.sgd(0.1), jnp.asarray(2), minibatch=np.int32(1), checkpoints="sqrt")

@@ -1,6 +1,8 @@
 """A user's Gymnasium environments: tasks reach them, seeds decide everything, ends are kept, order is checked."""
 
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
 from innerloop.rl import surrogates
 from innerloop.rl.environments.gymnasium.family import GymnasiumFamily
-from innerloop.rl.environments.gymnasium.pool import Group
+from innerloop.rl.environments.gymnasium.pool import Group, Groups
 from innerloop.rl.environments.oracle import Oracle
 from innerloop.rl.fit import check_fit
 from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
@@ -146,6 +148,42 @@ def test_every_device_keeps_its_copies(monkeypatch: pytest.MonkeyPatch):
     handles = [groups.reset(np.zeros(1, int), np.zeros((1, 1)))[0] for _ in range(20)]
     for handle in handles:
         groups.step(handle, np.zeros((1, 1)))
+
+
+class Hurried(Groups):
+    """Another device resets a set the moment that it is free."""
+
+    def _release(self, number: int) -> None:
+        super()._release(number)
+        self.reset(np.array([7, 8]), np.full((2, 1), 9.0))
+
+
+def test_what_was_returned_outlives_a_set_that_is_used_again():
+    def stepped(kind: type[Groups]) -> Any:
+        groups = kind(family(horizon=1))
+        handle, _ = groups.reset(np.arange(2), np.zeros((2, 1)))
+        groups.used[1].over[0] = True
+        return groups.step(handle, np.zeros((2, 1)))
+
+    jax.tree.map(np.testing.assert_array_equal, stepped(Hurried), stepped(Groups))
+
+
+class Slow(Group):
+    """A set whose size takes a while to find out, so that another thread looks for one meanwhile."""
+
+    def __init__(self):
+        pass
+
+    copies = property(lambda self: time.sleep(0.02) or [None])
+
+
+def test_two_threads_get_different_sets():
+    groups = family().groups
+    groups.free = [Slow(), Slow()]
+    with ThreadPoolExecutor(2) as threads:
+        (first, one), (second, other) = threads.map(groups._acquire, (1, 1))
+    assert first != second
+    assert one is not other
 
 
 def test_discrete_actions():

@@ -137,8 +137,10 @@ def test_two_augmentations_draw_by_themselves():
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"crop": -1}, "`crop` must be a whole number of pixels, 0 or more, got -1"),
+        ({"crop": -1}, "`crop` must be 0 or more, got -1"),
         ({"crop": 1.5}, "`crop` must be a whole number"),
+        ({"tasks": Rows}, "`tasks` must be a distribution of tasks, got the class Rows"),
+        ({"flip": "no"}, "`flip` is unknown, got 'no'; choose among: True, False"),
         ({"rotation": math.nan}, "`rotation` must be a number of degrees, 0 or more, got nan"),
         ({"rotation": -1.0}, "`rotation` must be"),
         ({"rotation": math.inf}, "`rotation` must be"),
@@ -147,7 +149,7 @@ def test_two_augmentations_draw_by_themselves():
 def test_what_cannot_be_augmented_is_told(settings: dict, told: str):
     check = inspect.unwrap(Augmented.__check_init__)
     with pytest.raises(InnerloopError, match=told):
-        check(SimpleNamespace(**{"crop": 0, "rotation": 0.0} | settings))
+        check(SimpleNamespace(**{"tasks": Rows(), "flip": False, "crop": 0, "rotation": 0.0} | settings))
 
 
 def test_inputs_that_are_no_images_are_told():

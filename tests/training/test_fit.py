@@ -359,6 +359,10 @@ def test_divergence_is_told_where_it_happened(tmp_path: Path):
         ({"monitor": "accuracy"}, "`monitor` is unknown, got 'accuracy'; choose among: loss"),
         ({"score": drifting}, "`mode` is needed for the score `distance`"),
         ({"params": {"w": jnp.arange(3)}}, "parameter `w` is not a float array"),
+        (
+            {"params": {"w": jnp.array([1.0, jnp.nan])}},
+            "parameter `w` holds NaN; give parameters without NaN",
+        ),
         ({"params": {"a/b": jnp.ones(1), "a": {"b": jnp.ones(1)}}}, "two parameters share a path, got a/b"),
         ({"tasks": il.Sinusoid}, "`tasks` must be a distribution of tasks"),
         ({"validation": il.Sinusoid}, "`validation` must be a distribution of tasks"),

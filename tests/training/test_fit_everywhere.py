@@ -40,15 +40,15 @@ def embed(params: Any, x: jax.Array) -> jax.Array:
     return jnp.tanh(x @ params["body"]["weight"] + params["context"])
 
 
-def sample(key: jax.Array) -> il.Task:
-    x = jax.random.normal(key, (2, 2 * WAYS, 3))
-    return il.Task(*(il.Batch(each, jnp.arange(2 * WAYS) % WAYS) for each in x))
-
-
 class Tasks:
-    """Three classes of noise."""
+    """Three classes of noise; a NumPy array holds what it is multiplied by."""
 
-    sample = staticmethod(sample)
+    def __init__(self):
+        self.scales = np.ones(2, np.float32)
+
+    def sample(self, key: jax.Array) -> il.Task:
+        x = jax.random.normal(key, (2, 2 * WAYS, 3)) * self.scales[jax.random.randint(key, (), 0, 2)]
+        return il.Task(*(il.Batch(each, jnp.arange(2 * WAYS) % WAYS) for each in x))
 
 
 class EndAt(Callback):
@@ -61,11 +61,12 @@ class EndAt(Callback):
         return progress.step == self.step
 
 
-def check(algorithm: il.Algorithm, tasks: Any, folder: Path, params: Any = PARAMS) -> None:
+def check(algorithm: il.Algorithm, tasks: Any, folder: Path, params: Any = PARAMS, **more: Any) -> None:
     """Two meta-steps, interrupted after the first, have the bits of the outer loop; the weights can be loaded."""
     optimizer = optax.sgd(1e-2)
     settings: dict[str, Any] = {"meta_batch": 2, "meta_steps": 2, "log_every": 1, "optimizer": optimizer}
-    run = lambda **more: il.fit(algorithm, params, tasks, folder=folder, progress=False, **settings, **more)
+    settings |= {"folder": folder, "progress": False, **more}
+    run = lambda **more: il.fit(algorithm, params, tasks, **settings, **more)
     assert int(run(callbacks=[EndAt(1)]).state.step) == 1
     result = run(resume=True)
     loop = il.OuterLoop(algorithm, optimizer, tasks, meta_batch=2)
@@ -130,7 +131,8 @@ def test_a_model_of_flax(tmp_path: Path):
 
     graph, params, rest = nnx.split(nnx.Linear(3, WAYS, rngs=nnx.Rngs(0)), nnx.Param, ...)
     loss_fn = il.cross_entropy(lambda params, x: nnx.merge(graph, params, rest, copy=True)(x))
-    check(il.maml(loss_fn, il.InnerLoop(optax.sgd(0.1))), Tasks(), tmp_path / "run", params)
+    held_out = {"validation": Tasks(), "validate_every": 1, "validation_tasks": 2}
+    check(il.maml(loss_fn, il.InnerLoop(optax.sgd(0.1))), Tasks(), tmp_path / "run", params, **held_out)
 
 
 def test_several_processes_are_told_to_use_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from innerloop.config.schema import Config, InnerConfig
 from innerloop.config.serialization import to_json
 from innerloop.engine import outer
 from innerloop.errors import InnerloopError
+from innerloop.io import safetensors_reader
 from innerloop.io.files import write_text
 from innerloop.io.text import as_json
 from innerloop.nn import MLP
 from innerloop.training.storage import checkpoint, shipped, weights
 from innerloop.training.storage.run_directory import LINES, METRICS, RunFolder
 from innerloop.training.storage.shapes import check_same_shapes
+from innerloop.training.trained import load_trained
 
 ADAM = optax.adam(0.1)
 
@@ -85,6 +88,17 @@ def test_weights_may_be_read_by_whom_other_files_may(tmp_path: Path):
     weights.save(tmp_path / "w.safetensors", state().params, Config(), {})
     assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "w.safetensors"]
+
+
+def test_weights_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A file that is replaced meanwhile cannot pass with the config of one and the arrays of the other."""
+    run, file = RunFolder(tmp_path / "run"), shipped.path("sinusoid-maml")
+    run.create(weights.load(file)[1])
+    shutil.copy(file, run.weights)
+    reads, read = list[Path](), safetensors_reader.read
+    monkeypatch.setattr(safetensors_reader, "read", lambda path, what: reads.append(path) or read(path, what))
+    load_trained(run.path)
+    assert reads == [run.weights]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path):

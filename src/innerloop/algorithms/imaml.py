@@ -25,6 +25,7 @@ import optax
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from innerloop.config.bounds import POSITIVE, check_argument
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop, check_inner
 from innerloop.engine.loss import Loss
@@ -102,8 +103,7 @@ def imaml(
         InnerloopError: `proximal` is not above 0, `cg_steps` is below 1, or the loss is random or has state or the
             support set is a stream, for which the solution is not defined.
     """
-    if not proximal > 0:
-        raise InnerloopError("imaml", "`proximal` must be above 0", got=proximal)
+    check_argument("imaml", "proximal", proximal, POSITIVE)
     check_count("imaml", "cg_steps", cg_steps)
     if isinstance(loss_fn, Loss) and (loss_fn.random or loss_fn.stateful):
         hint = "use maml, which differentiates the steps that were taken"

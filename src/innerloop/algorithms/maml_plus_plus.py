@@ -20,6 +20,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from innerloop.algorithms.maml import MAML
+from innerloop.config.bounds import NOT_NEGATIVE, check_argument
 from innerloop.engine.algorithm import MetaInfo
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.learned_rates import WithRates, model_of, scale_by_step_rates
@@ -122,8 +123,9 @@ def maml_plus_plus(
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
 
     Raises:
-        InnerloopError: a number of updates is negative.
+        InnerloopError: a number of updates or `rates` is negative, or not a number.
     """
+    check_argument("maml_plus_plus", "rates", rates, NOT_NEGATIVE)
     check_count("maml_plus_plus", "multi_step_updates", multi_step_updates, 0)
     check_count("maml_plus_plus", "first_order_updates", first_order_updates, 0)
     return MAMLPlusPlus(loss_fn, inner, outer_loss_fn, rates, multi_step_updates, first_order_updates)

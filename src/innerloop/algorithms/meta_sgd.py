@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from innerloop.algorithms.maml import MAML
+from innerloop.config.bounds import NOT_NEGATIVE, check_argument
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.learned_rates import WithRates, model_of, scale_by_rates
 from innerloop.engine.pytree import partition
@@ -54,5 +55,9 @@ def meta_sgd(
         inner: the inner loop; its rule's updates are multiplied by the step sizes (`optax.sgd(1.0)`: the paper's rule).
         rates: the initial step sizes.
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
+
+    Raises:
+        InnerloopError: `rates` is not a number, or is negative.
     """
+    check_argument("meta_sgd", "rates", rates, NOT_NEGATIVE)
     return MetaSGD(loss_fn, inner, outer_loss_fn, rates)

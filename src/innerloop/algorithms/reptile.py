@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
+from innerloop.config.bounds import POSITIVE, check_argument
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop, Observe, Trajectory, check_inner, unroll
 from innerloop.engine.loss import Adapted, params_of, with_params
@@ -101,8 +102,8 @@ def reptile(loss_fn: LossFn, inner: InnerLoop, *, alpha: float | None = None) ->
     """
     check_inner(inner, "reptile")
     _check_steps(inner)
-    if alpha is not None and not alpha > 0:
-        raise InnerloopError("reptile", "`alpha` must be above 0", got=alpha)
+    if alpha is not None:
+        check_argument("reptile", "alpha", alpha, POSITIVE)
     return Reptile(loss_fn, inner, alpha=alpha)
 
 

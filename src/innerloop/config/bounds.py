@@ -40,6 +40,8 @@ TEST_SEED = Bounds(0, SEED.high)
 """Seeds of held-out tasks."""
 POSITIVE = Bounds(1e-30, 1e30)
 """Step sizes that are neither zero nor infinite in float32."""
+NOT_NEGATIVE = Bounds(0, 1e30)
+"""Step sizes that may be zero."""
 POSITIVE_FRACTION = Bounds(1e-30, 1)
 """A fraction above 0."""
 COUNTS = Bounds(1, 1_000_000)
@@ -89,6 +91,13 @@ def check_number(who: str, value: object, bounds: Bounds, *, integer: bool = Fal
     """Raise InnerloopError, on behalf of `who`, for a number that is out of bounds."""
     if wrong := wrong_number(value, bounds, integer):
         raise InnerloopError(who, wrong, got=shown(value))
+
+
+def check_argument(who: str, name: str, value: Any, bounds: Bounds) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless the value of `name` is a number within bounds."""
+    scalar = value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+    if wrong := wrong_number(scalar, bounds, integers=False):
+        raise InnerloopError(who, f"`{name}` {wrong}", got=repr(value))
 
 
 def _wrong_of(value: object, bounds: Bounds, integers: bool) -> str:

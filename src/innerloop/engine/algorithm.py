@@ -10,7 +10,14 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from innerloop.engine.diagnosis import locate_in_adaptation, locate_in_meta_gradient
 from innerloop.engine.eager import one_program
 from innerloop.engine.inner import InnerLoop, Observe, Trajectory, check_inner, unroll
-from innerloop.engine.loss import Adapted, evaluate_adapted, fold_key, initial_state, is_random
+from innerloop.engine.loss import (
+    Adapted,
+    check_function,
+    evaluate_adapted,
+    fold_key,
+    initial_state,
+    is_random,
+)
 from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.pytree import Selection, in_words, shapes_only
 from innerloop.engine.types import LossFn, Params, Task
@@ -43,6 +50,17 @@ def loss_key(task_key: PRNGKeyArray) -> PRNGKeyArray:
     return jax.random.fold_in(task_key, 1)
 
 
+def check_task(task: object, who: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless this has a support and a query set."""
+    if isinstance(task, type) or not (hasattr(task, "support") and hasattr(task, "query")):
+        got, hint = type(task).__name__, "pass innerloop.Task(support, query)"
+        raise InnerloopError(who, "needs a task", got=got, hint=hint)
+
+
+_ADAPT = one_program(locate_in_adaptation)
+_META_GRAD = one_program(locate_in_meta_gradient, check_task)
+
+
 @dataclass(frozen=True)
 class Algorithm(ABC):
     """The base class of all algorithms. A subclass defines `meta_grad` and may override the other methods.
@@ -72,17 +90,14 @@ class Algorithm(ABC):
         for name in ("start", "trajectory", "query_loss", "query"):
             if name in vars(cls):
                 setattr(cls, name, with_exact_products(vars(cls)[name]))
-        for name, locate_failure in (("adapt", locate_in_adaptation), ("meta_grad", locate_in_meta_gradient)):
+        for name, around in (("adapt", _ADAPT), ("meta_grad", _META_GRAD)):
             if name in vars(cls):
-                setattr(cls, name, one_program(locate_failure)(vars(cls)[name]))
+                setattr(cls, name, around(vars(cls)[name]))
 
     def __post_init__(self) -> None:
         check_inner(self.inner, type(self).__name__)
         for name, loss_fn in (("loss_fn", self.loss_fn), ("outer_loss_fn", self._outer_loss)):
-            if not callable(loss_fn):
-                hint = "pass `loss_fn(params, batch)`"
-                got = type(loss_fn).__name__
-                raise InnerloopError(type(self).__name__, f"`{name}` must be a function", got=got, hint=hint)
+            check_function(loss_fn, type(self).__name__, name, "loss_fn(params, batch)")
 
     def init(self, params: Params) -> Params:
         """Make the initial meta-parameters from the parameters of a model."""
@@ -123,7 +138,7 @@ class Algorithm(ABC):
         start = self.start(meta_params, support)
         return unroll(self.loss_fn, self.inner_for(meta_params), start, support, observe, key=key)
 
-    @one_program(locate_in_adaptation)
+    @_ADAPT
     def adapt(self, meta_params: Params, support: PyTree, *, key: PRNGKeyArray | None = None) -> Params:
         """The parameters adapted to the support set of one task; with model state, `Adapted(params, state)`.
 

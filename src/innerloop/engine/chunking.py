@@ -67,6 +67,11 @@ def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None) -> tuple[int, i
     Raises:
         InnerloopError: the meta-batch is not a multiple of devices x chunk.
     """
+    if "tasks" not in getattr(mesh, "shape", ()):
+        hint = "pass innerloop.parallel.mesh.task_mesh(meta_batch), for example"
+        raise InnerloopError(
+            "OuterLoop", "`mesh` must be a mesh with an axis `tasks`", got=repr(mesh), hint=hint
+        )
     groups: int = mesh.shape["tasks"]
     share = meta_batch // groups
     chunk = share if chunk is None else chunk

@@ -11,26 +11,11 @@ from jax.extend import core as jex
 from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.engine.jaxprs import constants_of, dependent
+from innerloop.engine.keys import check_key as check_key
 from innerloop.engine.types import TaskDistribution
 from innerloop.errors import InnerloopError, first_line
 
 UNTRACEABLE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
-
-
-def check_key(key: object, who: str) -> None:
-    """Raise InnerloopError, on behalf of `who`, unless this is a single `jax.random` key, typed or raw."""
-    array = key if isinstance(key, jax.Array | np.ndarray) else None
-    if array is not None and _is_key(array):
-        return
-    got = repr(key) if array is None else f"{array.dtype} of shape {array.shape}"
-    raise InnerloopError(who, "`key` must be a single jax.random key", got=got, hint="pass jax.random.key(0)")
-
-
-def _is_key(array: np.ndarray | jax.Array) -> bool:
-    """Whether an array is a single key, typed or raw."""
-    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        return array.shape == ()
-    return array.dtype == jnp.uint32 and array.shape == jax.random.key_data(jax.random.key(0)).shape
 
 
 def check_distribution(tasks: TaskDistribution, key: PRNGKeyArray, who: str, argument: str = "tasks") -> None:
@@ -40,11 +25,16 @@ def check_distribution(tasks: TaskDistribution, key: PRNGKeyArray, who: str, arg
         InnerloopError: there is no method `sample`, it does not return a `Task`, it cannot be traced, its tasks do not
             depend on the key, or they depend on another source of randomness.
     """
+    check_samples(tasks, who, argument)
+    check_random(tasks.sample, key, who, f"{type(tasks).__name__}.sample", _check_task)
+
+
+def check_samples(tasks: object, who: str, argument: str = "tasks") -> None:
+    """Raise InnerloopError, on behalf of `who`, unless this is an object with a method `sample`."""
     if isinstance(tasks, type) or not callable(getattr(tasks, "sample", None)):
         got = f"the class {tasks.__name__}" if isinstance(tasks, type) else type(tasks).__name__
         hint = "pass an object with a method `sample(key)` that returns a Task"
         raise InnerloopError(who, f"`{argument}` must be a distribution of tasks", got=got, hint=hint)
-    check_random(tasks.sample, key, who, f"{type(tasks).__name__}.sample", _check_task)
 
 
 def _check_task(task: object, who: str, name: str) -> None:

@@ -5,6 +5,7 @@
 Within `jax.jit`, `jax.vmap` or `jax.grad` a method runs as written.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import NoReturn, ParamSpec, TypeVar
@@ -16,6 +17,7 @@ from jaxtyping import Array, PyTree
 
 from innerloop.engine.diagnosis import Diverged, Place, advice, is_finite
 from innerloop.engine.loss_errors import loss_errors
+from innerloop.engine.pytree import check_no_nan, check_trainable
 from innerloop.parallel.compile_once import compile_once, transforming
 from innerloop.parallel.precision import exact_products
 
@@ -29,22 +31,27 @@ def _is_array(x: object) -> bool:
 
 
 def one_program(
-    locate_failure: Callable[..., Place | None],
+    locate_failure: Callable[..., Place | None], check: Callable[[object, str], None] = lambda data, who: None
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
     """Run a pure method as one compiled program if it is called outside any transformation.
 
     Such a call raises Diverged if its result is not finite; `locate_failure(owner, *arguments)` says where that
-    began.
+    began. `check(data, who)` raises an InnerloopError unless the second argument is the data that the method takes.
     """
 
     def decorated(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        signature = inspect.signature(method)
 
         @wraps(method)
         def called(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
             if transforming():
                 with exact_products():
                     return method(*arguments, **keywords)
-            owner, *given = arguments
+            owner, meta_params, data, *_ = signature.bind(*arguments, **keywords).args
+            who = f"{type(owner).__name__}.{method.__name__}"
+            check_trainable(meta_params, who)
+            check(data, who)
+            given = arguments[1:]
             arrays, rest = eqx.partition((given, keywords), _is_array)
 
             def program(arrays: PyTree) -> tuple[Result, Array]:
@@ -52,10 +59,11 @@ def one_program(
                 result = method(owner, *given, **keywords)  # pyright: ignore[reportCallIssue]
                 return result, is_finite(result).all()
 
-            with loss_errors(given[1:]):
+            with loss_errors(data):
                 result, finite = compile_once(program)(arrays)
             if not finite:
-                _raise_diverged(f"{type(owner).__name__}.{method.__name__}", locate_failure, arguments)
+                check_no_nan(meta_params, who)
+                _raise_diverged(who, locate_failure, arguments)
             return result
 
         return called

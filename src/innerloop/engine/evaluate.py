@@ -22,7 +22,7 @@ from innerloop.engine.distribution import check_distribution, split_arrays, with
 from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.engine.learning_check import check_learns
 from innerloop.engine.loss import with_state
-from innerloop.engine.pytree import check_trainable
+from innerloop.engine.pytree import check_no_nan, check_trainable
 from innerloop.engine.scores import Score as Score
 from innerloop.engine.scores import score_shapes
 from innerloop.engine.types import FiniteTasks, Params, Task, TaskDistribution
@@ -68,11 +68,16 @@ class Curve:
 
     def mean(self, name: str) -> np.ndarray:
         """Mean over tasks, `[len(steps)]`, in float64."""
-        return mean_over_tasks(self.scores[name])
+        return mean_over_tasks(self._scores(name))
 
     def ci95(self, name: str) -> np.ndarray:
         """Half-width of the 95 % interval of the mean by Student's t, `[len(steps)]`, in float64."""
-        return half_width(self.scores[name])
+        return half_width(self._scores(name))
+
+    def _scores(self, name: str) -> np.ndarray:
+        """The scores of this name. Raises InnerloopError if there are none."""
+        check_choice("Curve", "name", name, self.scores)
+        return self.scores[name]
 
 
 def steps_to_record(steps: int) -> tuple[int, ...]:
@@ -233,6 +238,7 @@ def _check_record(record: Sequence[int], steps: int) -> tuple[int, ...]:
 
 def _number_of_tasks(tasks: TaskDistribution, asked: int | None) -> int:
     """The number of tasks to evaluate. Raises InnerloopError if there are fewer than `asked`."""
+    asked = None if asked is None else check_num_tasks(asked)
     if not isinstance(tasks, FiniteTasks):
         return 10_000 if asked is None else asked
     if asked is not None and asked > len(tasks):
@@ -298,6 +304,7 @@ def _raise_diverged(
     curve: Curve, algorithm: Algorithm, params: Params, tasks: TaskDistribution, key: PRNGKeyArray
 ) -> NoReturn:
     """Raise Diverged for the first task with a score that is not finite."""
+    check_no_nan(params, "evaluate")
     number = int(np.argmax(curve.diverged))
     own = jax.random.fold_in(key, number)
     task = jax.jit(lambda key: _task_of(tasks, key, jnp.asarray(number)))(own)

@@ -26,6 +26,7 @@ from innerloop.engine.loss import (
     Adapted,
     Extras,
     Loss,
+    check_function,
     check_loss,
     evaluate_loss,
     fold_key,
@@ -104,6 +105,8 @@ class InnerLoop:
 
     def __post_init__(self) -> None:
         self._check_counts()
+        for name in ("stream", "offload"):
+            check_choice("InnerLoop", name, getattr(self, name), (True, False))
         if self.stream and self.minibatch is not None:
             hint = "make each item of the stream a minibatch"
             raise InnerloopError("InnerLoop", "a stream takes no `minibatch`", got=self.minibatch, hint=hint)
@@ -200,7 +203,10 @@ def unroll(
             scalar or changes the structure of its state, a random loss has no key, or the axes of the support set do
             not fit a minibatch or a stream.
     """
+    check_inner(inner, "unroll")
     check_trainable(params, "inner loop")
+    if observe is not None:
+        check_function(observe, "unroll", "observe", "observe(adapted, i)")
     _check_axes(inner, support)
     fast, frozen = partition(params, inner.select)
     example = jax.tree.map(lambda x: x[0], support) if inner.stream else support

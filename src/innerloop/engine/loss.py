@@ -18,7 +18,7 @@ from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.model_state import check_state, fresh_state, in_structure_of
 from innerloop.engine.pytree import shapes_only
 from innerloop.engine.types import LossFn, Params
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.text import counted
 
 
@@ -64,6 +64,9 @@ class Loss:
         aux: whether it returns auxiliary outputs, such as `{"accuracy": ...}`; they are logged.
         differentiate_state: whether the meta-gradient flows through the state from step to step: no for running
             statistics, yes for a recurrent state.
+
+    Raises:
+        InnerloopError: `fn` is not a function, or another attribute but `state` is not a boolean.
     """
 
     fn: Callable[..., PyTree]
@@ -71,6 +74,11 @@ class Loss:
     state: PyTree = None
     aux: bool = False
     differentiate_state: bool = False
+
+    def __post_init__(self) -> None:
+        check_function(self.fn, "Loss", "fn", "fn(params, batch)")
+        for name in ("random", "aux", "differentiate_state"):
+            check_choice("Loss", name, getattr(self, name), (True, False))
 
     @property
     def stateful(self) -> bool:
@@ -105,6 +113,13 @@ class Loss:
             raise InnerloopError("Loss", f"`fn` must return ({names})", got=got)
         state = in_structure_of(state, found[1]) if self.stateful else None
         return found[0], Extras(state, found[-1] if self.aux else None)
+
+
+def check_function(function: object, who: str, name: str, form: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless the value of `name` is a function of this form."""
+    if not callable(function):
+        got = type(function).__name__
+        raise InnerloopError(who, f"`{name}` must be a function", got=got, hint=f"pass `{form}`")
 
 
 def restrict_loss(loss_fn: LossFn, part: Callable[[Params], Params]) -> LossFn:
@@ -184,8 +199,17 @@ def check_loss(loss_fn: LossFn, params: Params, batch: PyTree, key: PRNGKeyArray
             lambda *given: evaluate_loss(loss_fn, *given), params, batch, key, state
         )
     if not hasattr(shape, "shape") or shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):
-        array = hasattr(shape, "shape")
-        got = f"shape {shape.shape} of {shape.dtype}" if array else type(shape).__name__
-        hint = "take the mean over examples" if array else "use `Loss` to declare what else it returns"
-        raise InnerloopError("loss_fn", "the loss must be one float", got=got, hint=hint)
+        got = f"shape {shape.shape} of {shape.dtype}" if hasattr(shape, "shape") else type(shape).__name__
+        raise InnerloopError("loss_fn", "the loss must be one float", got=got, hint=_remedy(shape))
     check_state(state, extras.state)
+
+
+def _remedy(returned: PyTree) -> str:
+    """What to do about a loss that returns something of this shape."""
+    if not hasattr(returned, "shape"):
+        return "return it" if returned is None else "use `Loss` to declare what else it returns"
+    return (
+        "take the mean over examples"
+        if returned.shape
+        else "compute it from the parameters, which are floats"
+    )

@@ -1,11 +1,15 @@
 """JAX errors inside a loss or an inner rule, reported in terms that their author understands."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import PyTree
 
+from innerloop.engine.distribution import UNTRACEABLE
+from innerloop.engine.pytree import is_numeric
 from innerloop.errors import InnerloopError, first_line
 
 REVERSE = "Reverse-mode differentiation does not work for lax.while_loop"
@@ -25,7 +29,7 @@ def rule_errors() -> Iterator[None]:
 
 @contextmanager
 def loss_errors(batch: PyTree) -> Iterator[None]:
-    """Turn JAX's errors about shapes and types into an InnerloopError with the shapes of the batch.
+    """Turn the errors of a loss, and JAX's errors about it, into an InnerloopError with the shapes of the batch.
 
     Flax's error about writing to a model inside a transformation becomes an InnerloopError, too.
     """
@@ -36,7 +40,7 @@ def loss_errors(batch: PyTree) -> Iterator[None]:
             wrong = f"writes to variables that were created outside it ({first_line(error)})"
             hint = "recreate the model inside the loss with nnx.merge(..., copy=True)"
             raise InnerloopError("loss_fn", wrong, hint=hint) from error
-        if not isinstance(error, TypeError | ValueError):
+        if not isinstance(error, TypeError | ValueError | AttributeError | LookupError):
             raise
         if isinstance(error, InnerloopError):
             raise
@@ -44,9 +48,27 @@ def loss_errors(batch: PyTree) -> Iterator[None]:
             wrong = "the loss or the inner rule has a loop without a fixed length, such as optax.lbfgs's line search"
             hint = "use fomaml or reptile, which do not differentiate the inner loop, or another rule"
             raise InnerloopError("meta-gradient", wrong, hint=hint) from error
-        shapes = ", ".join(
-            str(jax.typeof(x)) if hasattr(x, "dtype") else repr(x) for x in jax.tree.leaves(batch)
-        )
-        wrong = f"cannot be computed ({first_line(error)})"
-        hint = "give the shapes that the model expects"
-        raise InnerloopError("loss_fn", wrong, got=f"a batch of {shapes}", hint=hint) from error
+        leaves = jax.tree.leaves(batch)
+        name = "KeyError: " if isinstance(error, KeyError) else ""  # its message is the key alone
+        wrong = f"cannot be computed ({name}{first_line(error)})"
+        got = f"a batch of {', '.join(map(_described, leaves))}"
+        raise InnerloopError("loss_fn", wrong, got=got, hint=_advice(error, leaves)) from error
+
+
+def _described(leaf: Any) -> str:
+    """The type and shape of an array; anything else as it is."""
+    if not hasattr(leaf, "dtype"):
+        return repr(leaf)
+    try:
+        return str(jax.typeof(leaf))
+    except TypeError:  # it holds text, for example
+        return f"{leaf.dtype}{list(np.shape(leaf))}"
+
+
+def _advice(error: Exception, leaves: Sequence[Any]) -> str:
+    """What to do about an error of a loss on a batch with these leaves."""
+    if isinstance(error, UNTRACEABLE):
+        return "compute it with jax.numpy, without float(), bool() or `if` on values of arrays"
+    if not all(is_numeric(leaf) and np.ndim(leaf) for leaf in leaves):
+        return "give a batch of arrays of numbers, each with one row per example"
+    return "give the shapes and the structure that it expects"

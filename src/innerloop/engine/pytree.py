@@ -7,6 +7,7 @@ and `**` any number of names: `blocks/*/attention`, `**/lora_*`.
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,6 +17,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
 from innerloop.errors import InnerloopError
+from innerloop.parallel.mesh import local_copy
 from innerloop.parallel.precision import at_least_float32
 
 Selection = str | Collection[str] | Callable[[str], bool] | None
@@ -53,7 +55,7 @@ def in_words(selection: Selection) -> str:
     return ", ".join(selection) or "none"
 
 
-def check_selection(selection: object) -> None:
+def check_selection(selection: Any) -> None:
     """Raise InnerloopError unless this has the form of a selection.
 
     A tree of booleans is not one: the keys of a mapping would be taken for names, and a model would be called.
@@ -65,8 +67,8 @@ def check_selection(selection: object) -> None:
     if selection is None or isinstance(selection, str) or (callable(selection) and not flags):
         return None
     if isinstance(selection, Collection) and not isinstance(selection, Mapping):
-        got = [name for name in selection if not isinstance(name, str)]
-        if not got:
+        names = list(selection) if getattr(selection, "ndim", 1) == 1 else [None]
+        if all(isinstance(name, str) for name in names):
             return None
     hint = "give a name like 'head', a pattern like '**/bias', several of these, or a function of the path"
     if isinstance(selection, re.Pattern):
@@ -193,7 +195,7 @@ def _check_floats(dtype: DTypeLike) -> None:
     """Raise InnerloopError unless this is a float dtype that is available."""
     try:
         floats = jnp.issubdtype(dtype, jnp.floating)
-    except TypeError:
+    except (TypeError, ValueError):
         floats = False
     if not floats:
         raise InnerloopError("cast", "needs a float dtype", got=dtype, hint="give jnp.bfloat16, for example")
@@ -212,12 +214,28 @@ def check_trainable(params: PyTree, who: str) -> None:
         raise InnerloopError(who, "the parameter tree has no array", hint="pass a pytree of float arrays")
     for path, leaf in zip(paths(params), leaves, strict=True):
         if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
+            what = f"parameter `{path}` is not a float array" if path else "needs a pytree of float arrays"
             raise InnerloopError(
                 who,
-                f"parameter `{path}` is not a float array",
+                what,
                 got=getattr(leaf, "dtype", type(leaf).__name__),
                 hint="keep only float arrays in the parameters and close over the rest",
             )
+
+
+def check_no_nan(params: PyTree, who: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, if a parameter holds NaN, so that no loss or task is blamed for it."""
+    for path, leaf in by_path(params).items():
+        if np.isnan(np.asarray(local_copy(leaf))).any():
+            wrong = f"parameter `{path}` holds NaN" if path else "the parameter array holds NaN"
+            raise InnerloopError(who, wrong, hint="give parameters without NaN")
+
+
+def is_numeric(x: Any) -> bool:
+    """Whether a leaf is an array of numbers, of any library, and not of keys, text or Python objects."""
+    if isinstance(x, jax.Array):
+        return not jnp.issubdtype(x.dtype, jax.dtypes.extended)
+    return hasattr(x, "dtype") and getattr(x.dtype, "kind", "f") not in "OSUmM"
 
 
 def subtract(a: PyTree, b: PyTree) -> PyTree:

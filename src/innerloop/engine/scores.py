@@ -24,7 +24,7 @@ def score_shapes(score: Score, adapted: Params, task: Task) -> dict[str, jax.Sha
     """
     try:
         shapes = jax.eval_shape(lambda *args: score(*args), adapted, task)
-    except (TypeError, ValueError, jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
         if isinstance(error, InnerloopError):
             raise
         wrong = f"cannot be computed ({first_line(error)})"

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from innerloop.engine.keys import check_key
+from innerloop.engine.pytree import by_path, is_numeric
 from innerloop.engine.types import Batch, FiniteTasks, Task
 from innerloop.errors import InnerloopError
 
@@ -35,14 +37,18 @@ class TaskList(FiniteTasks, eqx.Module):
             InnerloopError: there is no task, an item is no `Task`, the tasks differ in structure, dtype or the shape of
                 an example, a set has leaves of different lengths, or sets of different lengths are not `Batch`es.
         """
+        hint = "give a list of innerloop.Task(support, query)"
+        if not isinstance(tasks, Sequence):
+            got = type(tasks).__name__
+            raise InnerloopError("TaskList", "needs a sequence of tasks", got=got, hint=hint)
         if not tasks:
-            hint = "give a list of innerloop.Task(support, query)"
             raise InnerloopError("TaskList", "there must be at least one task", got=0, hint=hint)
         for number, task in enumerate(tasks):
             if not isinstance(task, Task):
-                hint = "give a list of innerloop.Task(support, query)"
                 got = type(task).__name__
                 raise InnerloopError("TaskList", f"item {number} must be a task", got=got, hint=hint)
+        if not jax.tree.leaves(list(tasks)):
+            raise InnerloopError("TaskList", "the tasks hold no arrays", hint="give sets of examples")
         support, query = ([getattr(task, part) for task in tasks] for part in Task._fields)
         self.tasks = Task(_stacked(support, "support"), _stacked(query, "query"))
 
@@ -56,6 +62,7 @@ class TaskList(FiniteTasks, eqx.Module):
 
     def sample(self, key: PRNGKeyArray) -> Task:
         """Draw one task."""
+        check_key(key, "TaskList.sample")
         return self.task(jax.random.randint(key, (), 0, len(self)))
 
 
@@ -70,7 +77,12 @@ def _stacked(sets: list[PyTree], part: str) -> PyTree:
 
 
 def _length(examples: PyTree, part: str, number: int) -> int:
-    """The number of examples of a set; 0 for an empty tree."""
+    """The number of examples of a set; 0 for an empty tree. Raises InnerloopError unless its leaves are arrays."""
+    for path, x in by_path(examples).items():
+        if not is_numeric(x):
+            wrong = f"`{path}` in the {part} set of task {number} must be an array of numbers"
+            got = f"dtype {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
+            raise InnerloopError("TaskList", wrong, got=got, hint="give np.asarray(values), for example")
     lengths = {np.shape(x)[0] if np.ndim(x) else 0 for x in jax.tree.leaves(examples)}
     if len(lengths) > 1:
         wrong = f"the leaves of the {part} set of task {number} must have the same length"

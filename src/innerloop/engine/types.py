@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
+from innerloop.engine.keys import check_key
 from innerloop.engine.pytree import shapes_only
 
 Params = PyTree[Array]
@@ -72,6 +73,7 @@ class TwoStageSampler(ABC):
 
     def sample(self, key: PRNGKeyArray) -> Task:
         """Draw one task."""
+        check_key(key, f"{type(self).__name__}.sample")
         return self.fetch(self.draw(key))
 
     @abstractmethod
@@ -101,5 +103,6 @@ class FiniteTasks(ABC):
 
     def sample(self, key: PRNGKeyArray) -> Task:
         """Draw one of the tasks uniformly at random."""
+        check_key(key, f"{type(self).__name__}.sample")
         which, own = jax.random.split(key)
         return self.task(jax.random.randint(which, (), 0, len(self)), own)

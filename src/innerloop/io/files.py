@@ -27,8 +27,18 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 OVERWRITE = "give another name, or `overwrite` to replace it"
 
 
+def as_path(path: object) -> Path:
+    """A path as a Path. Raises InnerloopError for anything that is none."""
+    try:
+        return Path(path)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        hint = "give a string or a pathlib.Path"
+        raise InnerloopError("path", "this is not a path", got=repr(path), hint=hint) from None
+
+
 def resolved(path: Path | str) -> Path:
     """The absolute path without links and dots. Raises InnerloopError for a loop of links or a null byte."""
+    path = as_path(path)
     try:
         return Path(os.path.realpath(path))
     except (OSError, ValueError) as trouble:

@@ -18,11 +18,12 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from innerloop.config.schema import ExportFormat, Normalization
-from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.algorithm import Algorithm, check_is_algorithm
 from innerloop.engine.loss import Adapted, is_random, with_state
-from innerloop.engine.pytree import check_trainable
+from innerloop.engine.pytree import check_no_nan, check_trainable
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError, check_choice, first_line
+from innerloop.io.files import as_path
 from innerloop.learner import pickling, validation
 from innerloop.learner.estimator import ClassifierOnly, Estimator, not_fitted
 from innerloop.learner.outputs import active_outputs, batch_loss, loss_on_active_outputs
@@ -96,9 +97,12 @@ class Learner(Estimator):
         Raises:
             InnerloopError: if the parameters are not float arrays, or the loss does not expose its model.
         """
+        check_is_algorithm(algorithm, "Learner")
         check_trainable(params, "Learner")
         check_choice("Learner", "normalization", normalization, get_args(Normalization))
         check_choice("Learner", "classification", classification, (None, True, False))
+        check_choice("Learner", "pixels", pixels, (True, False))
+        validation.check_shape(shape)
         loss = batch_loss(algorithm.loss_fn)
         if classification is None:
             classification = loss.measure is not squared_error
@@ -193,7 +197,7 @@ class Learner(Estimator):
             batch = Batch(inputs[order], targets[order])
         adapt, _ = self._compiled(None if classes is None else len(classes))
         adapted, losses = adapt(self.params, batch)
-        _check_converges(adapted, losses)
+        _check_converges(self.params, adapted, losses)
         self.params_, self.losses_, self.support_ = adapted, np.asarray(losses), batch.inputs
         self.numbers_ = validation.numbers_of(x)
         if classes is not None:
@@ -275,7 +279,7 @@ class Learner(Estimator):
         from innerloop.learner import persistence
 
         self._check_fitted("Learner.save_adapted")
-        persistence.save(self, Path(path), overwrite=overwrite)
+        persistence.save(self, as_path(path), overwrite=overwrite)
 
     def load_adapted(self, path: str | Path) -> "Learner":
         """Load a file that `save_adapted` wrote.
@@ -291,7 +295,7 @@ class Learner(Estimator):
         """
         from innerloop.learner import persistence
 
-        persistence.load(self, Path(path))
+        persistence.load(self, as_path(path))
         return self
 
     def export(
@@ -318,7 +322,7 @@ class Learner(Estimator):
         from innerloop.learner import exporting
 
         self._check_fitted("Learner.export")
-        exporting.export(self, Path(path), format, overwrite=overwrite)
+        exporting.export(self, as_path(path), format, overwrite=overwrite)
 
     def _inputs(self, x: object, who: str) -> np.ndarray:
         inputs = validation.as_inputs(x, self.shape, who)
@@ -404,10 +408,11 @@ def _filled(queries: np.ndarray) -> np.ndarray:
     return np.concatenate([queries, np.repeat(queries[:1], missing, axis=0)])
 
 
-def _check_converges(adapted: Params, losses: Array) -> None:
+def _check_converges(params: Params, adapted: Params, losses: Array) -> None:
     """Raise InnerloopError unless losses and parameters are finite."""
     sound = np.isfinite(np.asarray(losses))
     if not sound.all() or not all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(adapted)):
+        check_no_nan(params, "Learner.fit")
         step = int(np.argmin(sound)) if not sound.all() else len(sound) - 1
         got, hint = f"losses {np.asarray(losses).tolist()}", "lower the inner step size, or scale the inputs"
         raise InnerloopError(

@@ -46,10 +46,7 @@ def _numbers(values: object, name: str, who: str) -> np.ndarray:
         raise InnerloopError(
             who, f"{name} must be dense", got="a sparse matrix", hint=f"call {name}.toarray()"
         )
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        raise InnerloopError(who, f"{name} must be one array", got="rows of different lengths") from None
+    array = _as_array(values, name, who)
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind in "iu":
@@ -66,6 +63,28 @@ def _numbers(values: object, name: str, who: str) -> np.ndarray:
         hint = "remove or fill those examples"
         raise InnerloopError(who, f"{name} must be finite", got=f"{bad} NaN or infinite values", hint=hint)
     return array
+
+
+def _as_array(values: object, name: str, who: str) -> np.ndarray:
+    """Convert to a NumPy array of any type. Raises InnerloopError if that is not possible."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise InnerloopError(who, f"{name} must be one array", got="rows of different lengths") from None
+    except TypeError:  # JAX keys, for example
+        raise InnerloopError(who, f"{name} must be one array", got=type(values).__name__) from None
+
+
+def check_shape(shape: object) -> None:
+    """Raise InnerloopError unless this is the shape of one example, or None."""
+    sizes = (shape,) if shape is None else shape
+    if not isinstance(sizes, tuple | list) or not all(
+        size is None or (isinstance(size, int | np.integer) and size > 0) for size in sizes
+    ):
+        hint = "give a tuple such as (28, 28, 1), with None for an axis of any size"
+        raise InnerloopError(
+            "Learner", "`shape` must be the shape of one example", got=repr(shape), hint=hint
+        )
 
 
 def numbers_of(x: object) -> Numbers:
@@ -128,12 +147,12 @@ def as_labels(y: Any, examples: int, who: str) -> list[Hashable]:
     """
     if y is None:
         raise InnerloopError(who, "requires y to be passed, but the target y is None")
-    y = y if hasattr(y, "ndim") or not hasattr(y, "__array__") else np.asarray(y)
+    y = y if not hasattr(y, "__array__") else _as_array(y, "y", who)
     if hasattr(y, "ndim") and y.ndim != 1:
         hint = "give one label per example, not one-hot rows"
         raise InnerloopError(who, "y must have one axis", got=f"shape {y.shape}", hint=hint)
     try:
-        given = list(np.asarray(y) if hasattr(y, "ndim") else y)
+        given = list(y)
     except TypeError:
         got, hint = type(y).__name__, "give a list or an array"
         raise InnerloopError(who, "y must hold one label per example", got=got, hint=hint) from None
@@ -200,7 +219,7 @@ def _refuse_values(y: object) -> None:
     """Raise InnerloopError if y holds fractions, as the targets of a regression do."""
     if not hasattr(y, "dtype"):
         return
-    found = np.asarray(y)
+    found = _as_array(y, "y", "Learner.fit")
     if np.issubdtype(found.dtype, np.floating) and np.any(np.isfinite(found) & (found % 1 != 0)):
         hint = "make the learner with `classification=False` to predict values"
         raise InnerloopError("Learner.fit", "y must hold labels, not fractions", got=found.flat[0], hint=hint)

@@ -11,7 +11,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from innerloop.errors import InnerloopError, check_choice
+from innerloop.engine.keys import check_key
+from innerloop.errors import InnerloopError, check_choice, check_count, check_counts
 from innerloop.nn.layers import ConvBlock, Linear
 
 
@@ -47,7 +48,9 @@ class Conv4(eqx.Module):
         """
         check_choice("Conv4", "downsample", downsample, ("stride", "pool"))
         check_choice("Conv4", "features", features, ("mean", "flatten"))
-        height, width, channels = image_shape
+        check_key(key, "Conv4")
+        ways, filters = check_count("Conv4", "ways", ways), check_count("Conv4", "filters", filters)
+        height, width, channels = check_counts("Conv4", "image_shape", image_shape, 3)
         if min(height, width) < 16:
             raise InnerloopError(
                 "Conv4", "four halvings need images of at least 16 by 16", got=image_shape, hint="resize them"

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from innerloop.engine.keys import check_key
+from innerloop.errors import check_count
 from innerloop.nn.kernels.blockwise_conv import conv_then, output_moments
 from innerloop.nn.kernels.channel_sums import channel_moments, channel_scale, per_channel, spread
 from innerloop.nn.kernels.conv import conv, has_few_inputs
@@ -40,7 +42,11 @@ class Linear(eqx.Module):
             key: the key for the random weights.
             scale: the standard deviation of truncated normal weights, as in MAML's sinusoid (None: Glorot uniform).
         """
-        shape = (features_in, features_out)
+        shape = (
+            check_count("Linear", "features_in", features_in, 0),
+            check_count("Linear", "features_out", features_out),
+        )
+        check_key(key, "Linear")
         if scale is None:
             self.weight = glorot_uniform(key, shape, features_in, features_out)
         else:

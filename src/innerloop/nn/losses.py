@@ -1,5 +1,6 @@
 """Losses as `loss_fn(params, batch) -> scalar`, made from any `apply(params, inputs) -> outputs`."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from innerloop.engine.loss import Adapted
+from innerloop.engine.loss import Adapted, check_function
+from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.model_state import fresh_state
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
@@ -25,7 +27,11 @@ Mask = Array | None
 
 def call(params: Params, inputs: PyTree, **keywords: object) -> Array:
     """The `apply` of models that are pytrees of their own parameters, like those of `innerloop.nn`."""
-    return params(inputs, **keywords)  # pyright: ignore[reportCallIssue]
+    if not callable(params):
+        hint = "give the loss its model, `apply(params, inputs)`"
+        got = type(params).__name__
+        raise InnerloopError("loss", "the parameters are no model that can be called", got=got, hint=hint)
+    return params(inputs, **keywords)  # pyright: ignore[reportReturnType]
 
 
 def _check_targets(targets: Array, shape: tuple[int, ...], who: str = "loss") -> None:
@@ -133,6 +139,25 @@ def sigmoid_cross_entropy(scores: Array, targets: Array, mask: Mask = None) -> F
     return mean_over_examples(losses.reshape(len(losses), -1).mean(axis=-1), mask)
 
 
+def _check_batch(batch: object) -> None:
+    """Raise InnerloopError unless this has inputs, targets and a mask."""
+    if not all(hasattr(batch, name) for name in Batch._fields):
+        got = type(batch).__name__
+        hint = "give innerloop.Batch(inputs, targets), or write a `loss_fn(params, batch)` for batches of your own"
+        raise InnerloopError("loss", "needs a Batch", got=got, hint=hint)
+
+
+def _check_takes_mask(measure: Callable[..., Array]) -> None:
+    """Raise InnerloopError for a measure of two arguments, on batches that are padded."""
+    try:
+        inspect.signature(measure).bind(None, None, None)
+    except ValueError:  # it has no signature
+        return
+    except TypeError:
+        wrong, hint = "`measure` must take the mask of padded tasks", "define measure(outputs, targets, mask)"
+        raise InnerloopError("BatchLoss", wrong, hint=hint) from None
+
+
 def _counted(batch: Batch) -> np.ndarray:
     """The targets of the examples that count."""
     targets = np.asarray(batch.targets)
@@ -155,13 +180,26 @@ class BatchLoss:
     apply: Apply = call
     predict: Apply | None = None
 
+    def __post_init__(self) -> None:
+        check_function(self.measure, "BatchLoss", "measure", "measure(outputs, targets)")
+        check_function(self.apply, "BatchLoss", "apply", "apply(params, inputs)")
+        if self.predict is not None:
+            check_function(self.predict, "BatchLoss", "predict", "predict(params, inputs)")
+
     def __call__(self, params: Params, batch: Batch, **given: PyTree) -> PyTree:
-        """The loss of one batch; with model state, `(loss, new_state)`."""
-        # `measure` need not take a mask if there is none.
+        """The loss of one batch; with model state, `(loss, new_state)`.
+
+        Raises:
+            InnerloopError: the loss cannot be computed, for example because this is not a batch.
+        """
+        _check_batch(batch)
         masks = () if batch.mask is None else (batch.mask,)
-        found = self.apply(params, batch.inputs, **given)
-        outputs, *state = found if "state" in given else (found,)
-        loss = self.measure(outputs, batch.targets, *masks)
+        if masks:
+            _check_takes_mask(self.measure)
+        with loss_errors(batch):
+            found = self.apply(params, batch.inputs, **given)
+            outputs, *state = found if "state" in given else (found,)
+            loss = self.measure(outputs, batch.targets, *masks)
         return (loss, *state) if state else loss
 
     def predictor(self, adapted: Params | Adapted) -> tuple[Apply, Params]:

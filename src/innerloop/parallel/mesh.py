@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_count
 from innerloop.io.text import counted
 from innerloop.parallel.precision import at_least_float32
 
@@ -47,6 +47,7 @@ def task_mesh(meta_batch: int, devices: Sequence[Device] | None = None, model_sh
         InnerloopError: the meta-batch is not a multiple of the number of processes, or the groups do not use all
             devices.
     """
+    meta_batch = check_count("task_mesh", "meta_batch", meta_batch)
     every = by_process(jax.devices() if devices is None else devices)
     hosts = [_groups(host, model_shards) for host in every]
     share, rest = divmod(meta_batch, len(hosts))

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from innerloop.config.bounds import Bounds, check_bounds
-from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.algorithm import Algorithm, check_is_algorithm
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.inner_step import Carry, StepInputs, inner_step
 from innerloop.engine.loss import Extras
@@ -90,6 +90,7 @@ class MetaSampler:
 
     def _check_algorithm(self) -> None:
         """Raise InnerloopError for an algorithm whose adaptation the sampler does not repeat."""
+        check_is_algorithm(self.algorithm, "MetaSampler")
         kind = type(self.algorithm)
         if (kind.inner_for, kind.start) != (Algorithm.inner_for, Algorithm.start):
             wrong = (

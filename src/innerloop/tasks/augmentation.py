@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from innerloop.engine.distribution import check_samples
 from innerloop.engine.types import Task, TaskDistribution, TwoStageSampler
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_choice, check_count
 
 WHO = "Augmented"
 
@@ -34,9 +35,10 @@ class Augmented(TwoStageSampler, eqx.Module):
     rotation: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self) -> None:
-        """Raise InnerloopError unless `crop` is a non-negative integer and `rotation` a finite non-negative number."""
-        if not isinstance(self.crop, int) or self.crop < 0:
-            raise InnerloopError(WHO, "`crop` must be a whole number of pixels, 0 or more", got=self.crop)
+        """Raise InnerloopError unless `crop` and `rotation` are finite and not negative, and the others fit."""
+        check_samples(self.tasks, WHO)
+        check_choice(WHO, "flip", self.flip, (True, False))
+        check_count(WHO, "crop", self.crop, 0)
         if not isinstance(self.rotation, (int, float)) or not 0 <= self.rotation < math.inf:
             raise InnerloopError(WHO, "`rotation` must be a number of degrees, 0 or more", got=self.rotation)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_count, check_names
 from innerloop.io.text import counted, first_repeated
 
 WHO = "ClassArrays"
@@ -38,9 +38,9 @@ class ClassArrays:
 
     def __post_init__(self) -> None:
         _check_examples(self.examples)
+        _check_names(self.names)
         _check_index("starts", self.starts, len(self.names))
         _check_index("counts", self.counts, len(self.names))
-        _check_names(self.names)
         _check_rows(self)
         _check_finite(self.examples)
 
@@ -56,6 +56,7 @@ class ClassArrays:
 
     def rows(self, index: int) -> np.ndarray:
         """A view of all examples of class number `index`: `[counts[index], height, width, channels]`."""
+        index = check_count(WHO, "index", index, 0, self.classes - 1)
         start = int(self.starts[index])
         return self.examples[start : start + int(self.counts[index])]
 
@@ -67,6 +68,7 @@ class ClassArrays:
         Raises:
             InnerloopError: if a name is unknown, or no name is given.
         """
+        names = check_names(WHO, "names", names)
         index = _indices(self.names, names)
         if isinstance(self.examples, np.memmap):
             return ClassArrays(self.examples, self.starts[index], self.counts[index], tuple(names))
@@ -78,6 +80,7 @@ class ClassArrays:
         Raises:
             InnerloopError: as for `select`.
         """
+        names = check_names(WHO, "names", names)
         index = _indices(self.names, names)
         return ClassArrays.from_lists([np.asarray(self.rows(i)) for i in index], names)
 
@@ -89,6 +92,10 @@ class ClassArrays:
             InnerloopError: if the numbers of arrays and names differ, there is no class, a class is empty, or shapes
                 differ.
         """
+        names = check_names(WHO, "names", names)
+        if not isinstance(per_class, Sequence) or not all(hasattr(rows, "shape") for rows in per_class):
+            got = type(per_class).__name__
+            raise InnerloopError(WHO, "`per_class` must be a list of NumPy arrays", got=got)
         if not per_class or len(per_class) != len(names):
             got = f"{counted(len(per_class), 'array')} and {counted(len(names), 'name')}"
             raise InnerloopError(WHO, "every class needs one array and one name", got=got)

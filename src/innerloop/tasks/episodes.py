@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from innerloop.engine.types import Batch, Task, TwoStageSampler
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_count
 from innerloop.io.text import counted
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.device_examples import DeviceExamples
@@ -171,9 +171,12 @@ def check_episode(
 
     `hint` says what to do about a class with too few examples, `more_classes` about too few classes.
     """
-    if ways < 1 or shots < 1 or queries < 0:
-        wrong = "ways and shots must be 1 or more and queries 0 or more"
-        raise InnerloopError(who, wrong, got=(ways, shots, queries))
+    if not isinstance(arrays, ClassArrays):
+        got = type(arrays).__name__
+        how = "pass innerloop.ClassArrays.from_lists(arrays, names), for example"
+        raise InnerloopError(who, "`arrays` must be class arrays", got=got, hint=how)
+    for name, count, minimum in (("ways", ways, 1), ("shots", shots, 1), ("queries", queries, 0)):
+        check_count(who, name, count, minimum)
     if arrays.classes < ways:
         wrong = f"{ways} ways need as many classes"
         raise InnerloopError(who, wrong, got=arrays.classes, hint=more_classes)

@@ -89,7 +89,7 @@ class IteratorOuterLoop(BlockLoop):
 
 def _iterator(batches: object) -> Iterator[object]:
     """An iterator over `batches`. Raises InnerloopError if it is not iterable."""
-    if not isinstance(batches, Iterable):
+    if not isinstance(batches, Iterable) or getattr(batches, "ndim", 1) == 0:
         hint = "pass a DataLoader, a generator or a list of tasks"
         raise InnerloopError(WHO, "`batches` must be iterable", got=type(batches).__name__, hint=hint)
     return iter(batches)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from innerloop.engine.keys import check_key
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import check_choice, check_count
 
@@ -31,7 +32,7 @@ class Sinusoid:
         oracle: whether amplitude and phase are given as two extra inputs (the upper bound in the MAML paper).
 
     Raises:
-        InnerloopError: if the protocol is unknown, or `shots` or `queries` is below 1.
+        InnerloopError: if the protocol is unknown, `shots` or `queries` is below 1, or `oracle` is not a boolean.
     """
 
     shots: int = 10
@@ -41,11 +42,13 @@ class Sinusoid:
 
     def __post_init__(self) -> None:
         check_choice("Sinusoid", "protocol", self.protocol, ("maml", "reptile"))
+        check_choice("Sinusoid", "oracle", self.oracle, (True, False))
         check_count("Sinusoid", "shots", self.shots)
         check_count("Sinusoid", "queries", self.queries)
 
     def sample(self, key: PRNGKeyArray) -> Task:
         """Draw one wave and its points: inputs `[examples, 1]` (3 with the oracle), targets `[examples, 1]`."""
+        check_key(key, "Sinusoid.sample")
         key_amplitude, key_phase, key_support, key_query = jax.random.split(key, 4)
         amplitude = jax.random.uniform(key_amplitude, minval=0.1, maxval=5.0)
         top = math.pi if self.protocol == "maml" else 2 * math.pi

@@ -53,9 +53,9 @@ class StreamedEpisodes:
         Raises:
             InnerloopError: if there are too few classes, or too few examples of a class.
         """
-        self.examples = arrays.examples
         with on_host():
             self.sampler = EpisodeRows(arrays, ways, shots, queries)
+        self.examples = arrays.examples
         self.draw = jax.jit(self.draw_tasks, static_argnums=2)
 
     def draw_tasks(self, key: PRNGKeyArray, step: Array, meta_batch: int) -> Task:

@@ -3,7 +3,7 @@
 import jax
 
 from innerloop.config.bounds import SEED
-from innerloop.engine.pytree import check_trainable, paths
+from innerloop.engine.pytree import check_no_nan, check_trainable, paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError, check_count
 from innerloop.parallel import multi_process
@@ -23,8 +23,9 @@ def checked_seed(number: object) -> int:
 
 
 def check_parameters(params: Params) -> None:
-    """Raise InnerloopError unless these are float arrays with unique paths."""
+    """Raise InnerloopError unless these are float arrays without NaN and with unique paths."""
     check_trainable(params, "fit")
+    check_no_nan(params, "fit")
     names = paths(params)
     twice = [name for name in names if names.count(name) > 1]
     if twice:

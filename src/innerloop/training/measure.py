@@ -36,6 +36,9 @@ def measure(
     `on_progress(done, total)` is called with the number of tasks done so far. Raises InnerloopError if a
     `learning_rate` is given but the step sizes are learned.
     """
+    if not isinstance(trained, Trained):
+        got, hint = type(trained).__name__, "pass innerloop.load_trained(source)"
+        raise InnerloopError("measure", "needs a trained model", got=got, hint=hint)
     if learning_rate is not None and trained.config.spec.learns_rates:
         wrong, hint = f"the step sizes of {trained.config.spec.title} are learned", "leave it out"
         raise InnerloopError("measure: `learning_rate`", wrong, got=learning_rate, hint=hint)

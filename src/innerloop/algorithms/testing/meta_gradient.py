@@ -18,12 +18,12 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.algorithms.testing.explanation import Kind, verdict
-from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.algorithm import Algorithm, check_is_algorithm, check_task
 from innerloop.engine.diagnosis import first_nonfinite_leaf
 from innerloop.engine.loss import Adapted, Loss, check_loss, params_of, with_params, with_state
 from innerloop.engine.pytree import Except, check_trainable, combine, partition, paths, subtract
 from innerloop.engine.types import Params, Task
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_count
 
 STEPS = tuple(10.0**-i for i in range(2, 9))
 CONSTANT = "the query loss depends on no parameter (is it rounded, or cut off from all of them?)"
@@ -90,7 +90,10 @@ def check_meta_gradient(
         InnerloopError: a parameter is not a float array, the loss is not a scalar, or a value is not finite,
             or a random loss has no key.
     """
+    check_is_algorithm(algorithm, "check_meta_gradient")
     check_trainable(params, "check_meta_gradient")
+    check_task(task, "check_meta_gradient")
+    directions = check_count("check_meta_gradient", "directions", directions, 0)
     with jax.enable_x64(True):
         params, task, algorithm = _in_float64(params), _in_float64(task), _with_states_in_float64(algorithm)
         check_loss(lambda params, task: algorithm.objective(params, task, key=key), params, task)

@@ -63,9 +63,9 @@ def all_presets() -> Mapping[str, Config]:
 def preset(name: str) -> Config:
     """The preset of this name. Raises InnerloopError for an unknown name, with the closest ones."""
     known = all_presets()
-    if name in known:
+    if isinstance(name, str) and name in known:
         return known[name]
-    raise InnerloopError("preset", "unknown preset", got=repr(name), hint=nearest(name))
+    raise InnerloopError("preset", "unknown preset", got=repr(name), hint=nearest(str(name)))
 
 
 def nearest(name: str) -> str:

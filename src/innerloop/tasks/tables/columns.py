@@ -60,7 +60,7 @@ def _keys(frame: Frame, who: str) -> list[Any]:
 def values_of(frame: Frame, name: str, who: str) -> np.ndarray:
     """The values of a column as they are, `[rows]`. Raises InnerloopError if there is no such column."""
     keys = {str(key): key for key in _keys(frame, who)}
-    if name not in keys:
+    if not isinstance(name, str) or name not in keys:
         hint = "choose among: " + ", ".join(keys)
         raise InnerloopError(who, "there is no column with this name", got=repr(name), hint=hint)
     values = frame[keys[name]]

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from innerloop.engine.types import Batch
-from innerloop.errors import InnerloopError, check_choice
+from innerloop.errors import InnerloopError, check_choice, check_names
 from innerloop.io.text import counted, first_repeated, listed
 from innerloop.tasks.tables.columns import Column, Frame, check_lengths, column_of, names_of
 from innerloop.tasks.tables.group_splits import PARTS, Split, split_names
@@ -141,7 +141,7 @@ def build_table(
     """As `from_frame`; `gap` is for rows in chronological order (see `GroupTasks`), `who` is named in messages."""
     check_choice(who, "missing", missing, ("drop", "refuse"))
     xs, ys = _names(frame, task, x, y, who)
-    columns = _columns(frame, task, [*xs, *ys], set(categories), who)
+    columns = _columns(frame, task, [*xs, *ys], set(check_names(who, "categories", categories)), who)
     complete = _complete(columns, missing, who)
     groups = _groups(complete[task], 2 + (gap or 0), who)
     usable = len(complete[task].values)
@@ -175,10 +175,13 @@ def _names(
     frame: Frame, task: str, x: Sequence[str] | None, y: str | Sequence[str], who: str
 ) -> tuple[list[str], list[str]]:
     """The columns of x and y. Raises InnerloopError if there are none, or a column has two roles."""
-    ys = [y] if isinstance(y, str) else list(y)
+    ys = [y] if isinstance(y, str) else check_names(who, "y", y)
     if isinstance(x, str):
         raise InnerloopError(who, "`x` must be a list of columns", got=repr(x), hint=f"pass x=[{x!r}]")
-    xs = [name for name in names_of(frame, who) if name not in (task, *ys)] if x is None else list(x)
+    if not isinstance(task, str):
+        raise InnerloopError(who, "`task` must name a column", got=repr(task))
+    others = lambda: [name for name in names_of(frame, who) if name not in (task, *ys)]
+    xs = others() if x is None else check_names(who, "x", x)
     for name, found in (("x", xs), ("y", ys)):
         if not found:
             raise InnerloopError(who, f"`{name}` must name at least one column")

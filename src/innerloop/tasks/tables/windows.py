@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from innerloop.errors import InnerloopError, check_count
+from innerloop.errors import InnerloopError, check_count, check_names
 from innerloop.io.text import counted
 from innerloop.tasks.tables.columns import Column, Frame, check_lengths, column_of, values_of
 from innerloop.tasks.tables.group_splits import Split
@@ -59,7 +59,7 @@ def windows(
         InnerloopError: as for `from_frame`; or if a series has two rows for one time, or no series is long enough.
     """
     length, horizon = check_count(WHO, "length", length), check_count(WHO, "horizon", horizon)
-    cut = Windows(task, time, (y, *x), length, horizon)
+    cut = Windows(task, time, (y, *check_names(WHO, "x", x)), length, horizon)
     made = cut(frame)
     found = build_table(
         made, task, cut.target, None, shots, queries, (), missing, split, seed, gap=horizon - 1, who=WHO

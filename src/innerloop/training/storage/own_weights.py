@@ -10,6 +10,7 @@ from innerloop.engine.pytree import by_path, check_trainable
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.io import safetensors_reader, safetensors_writer
+from innerloop.io.files import as_path
 from innerloop.io.untrusted import JsonObject, parse_json, refuse_link
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
@@ -45,7 +46,8 @@ def load_params(source: str | Path, like: Params, which: Literal["final", "best"
     """
     check_choice(WHO, "which", which, ("final", "best"))
     check_trainable(like, WHO)
-    path = _file_of(RunFolder(source), which) if Path(source).is_dir() else Path(source)
+    source = as_path(source)
+    path = _file_of(RunFolder(source), which) if source.is_dir() else source
     arrays, metadata = safetensors_reader.read(path, "trained weights")
     if "config" in metadata:
         wrong = "holds weights of a preset, with its config"

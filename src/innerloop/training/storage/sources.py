@@ -9,6 +9,7 @@ import numpy as np
 from innerloop.config.presets.registry import all_presets, nearest
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
+from innerloop.io.files import as_path
 from innerloop.io.home import expanded
 from innerloop.io.untrusted import JsonObject, refuse_link
 from innerloop.training.storage import shipped, weights
@@ -26,7 +27,7 @@ class LoadedWeights(NamedTuple):
 
 def load_weights(source: str | Path) -> LoadedWeights:
     """Load the weights of a source. Raises InnerloopError if there are none, or if they belong to another run."""
-    if Path(source).is_dir():
+    if as_path(source).is_dir():
         return _weights_of_run(Path(source))
     path = weights_path(source)
     return LoadedWeights(path, *weights.load(path))

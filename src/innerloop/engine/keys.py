@@ -1,0 +1,23 @@
+"""Checks of random keys."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from innerloop.errors import InnerloopError
+
+
+def check_key(key: object, who: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless this is a single `jax.random` key, typed or raw."""
+    array = key if isinstance(key, jax.Array | np.ndarray) else None
+    if array is not None and _is_key(array):
+        return
+    got = repr(key) if array is None else f"{array.dtype} of shape {array.shape}"
+    raise InnerloopError(who, "`key` must be a single jax.random key", got=got, hint="pass jax.random.key(0)")
+
+
+def _is_key(array: np.ndarray | jax.Array) -> bool:
+    """Whether an array is a single key, typed or raw."""
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return array.shape == ()
+    return array.dtype == jnp.uint32 and array.shape == jax.random.key_data(jax.random.key(0)).shape
