@@ -104,8 +104,8 @@ SHAPES = "got a batch of float32[2,1], float32[2,1]"
 KEY = "`key` must be a single jax.random key, got 5; pass jax.random.key(0)."
 REFUSED |= {
     # A batch or a task of another kind
-    "algorithm.adapt(params, tuple(task.support[:2]))": f"loss: needs a Batch, got a tuple; {BATCH}",
-    "algorithm.adapt(task.support, params)": f"loss: needs a Batch, got a dict; {BATCH}",
+    "algorithm.adapt(params, tuple(task.support[:2]))": f"loss: needs a Batch, got tuple; {BATCH}",
+    "algorithm.adapt(task.support, params)": f"loss: needs a Batch, got dict; {BATCH}",
     "algorithm.adapt(params, il.Batch(np.array(['a', 'b']), task.support.targets))": "loss_fn: cannot be computed "
     "(Dtype "
     "<U1 is not a valid JAX array type. Only arrays of numeric types are supported by JAX.), got a batch of <U1[2], "
@@ -114,11 +114,11 @@ REFUSED |= {
     "type(s) for *: 'list' and 'DynamicJaxprTracer'), got a batch of ~float32[], ~float32[], ~float32[], ~float32[]; "
     "give a batch of arrays of "
     "numbers, each with one row per example.",
-    "algorithm.meta_grad(params, task.support)": "MAML.meta_grad: needs a task, got a Batch; pass "
+    "algorithm.meta_grad(params, task.support)": "MAML.meta_grad: needs a task, got Batch; pass "
     "innerloop.Task(support, query).",
-    "il.check_meta_gradient(algorithm, params, None)": "check_meta_gradient: needs a task, got a NoneType; pass "
+    "il.check_meta_gradient(algorithm, params, None)": "check_meta_gradient: needs a task, got NoneType; pass "
     "innerloop.Task(support, query).",
-    "il.TaskList(task)": "TaskList: item 0 must be a task, got a Batch; give a list of innerloop.Task(support, query).",
+    "il.TaskList(task)": "TaskList: item 0 must be a task, got Batch; give a list of innerloop.Task(support, query).",
     "il.TaskList(np.zeros(3))": "TaskList: needs a sequence of tasks, got a ndarray; give a list of "
     "innerloop.Task(support, query).",
     "il.TaskList([il.Task(il.Batch(np.array([None]), np.ones(1)), task.query)])": "TaskList: `inputs` in the support "
@@ -135,10 +135,10 @@ REFUSED |= {
     "loop().init(algorithm, key)": "OuterLoop.init: needs a pytree of float arrays, got MAML; keep only float arrays "
     "in "
     "the parameters and close over the rest.",
-    "il.unroll(algorithm.inner, loss, params, task.support)": "unroll: `inner` must be an InnerLoop, got a BatchLoss; "
+    "il.unroll(algorithm.inner, loss, params, task.support)": "unroll: `inner` must be an InnerLoop, got BatchLoss; "
     "pass InnerLoop(optax.sgd(0.1), steps=5), for example.",
     "il.load_params(None, params)": "path: this is not a path, got None; give a string or a pathlib.Path.",
-    "il.measure('sinusoid-maml')": "measure: needs a trained model, got a str; pass innerloop.load_trained(source).",
+    "il.measure('sinusoid-maml')": "measure: needs a trained model, got str; pass innerloop.load_trained(source).",
     "il.preset(None)": "preset: unknown preset, got None; `innerloop list` lists them all.",
     # A loss that cannot be one
     "il.maml(lambda params, batch: 1, algorithm.inner).adapt(params, task.support)": "loss_fn: the loss must be one "
@@ -155,7 +155,7 @@ REFUSED |= {
     "il.BatchLoss(lambda outputs, targets: 0.0, loss.apply)(params, task.support._replace(mask=np.ones(2, bool)))": (
         "BatchLoss: `measure` must take the mask of padded tasks; define measure(outputs, targets, mask)."
     ),
-    "il.BatchLoss(None)": "BatchLoss: `measure` must be a function, got a NoneType; pass `measure(outputs, targets)`.",
+    "il.BatchLoss(None)": "BatchLoss: `measure` must be a function, got NoneType; pass `measure(outputs, targets)`.",
     "il.Loss(loss, random='no')": "Loss: `random` is unknown, got 'no'; choose among: True, False.",
     "algorithm.adapt({'w': jnp.full(2, jnp.nan)}, task.support)": "MAML.adapt: parameter `w` holds NaN; give "
     "parameters without NaN.",
@@ -181,13 +181,13 @@ REFUSED |= {
     "such as (28, 28, 1), with None for an axis of any size.",
     "il.Learner(params, algorithm).fit(key, [0])": "Learner.fit: x must be one array, got a PRNGKeyArray.",
     # Data, models and their keys
-    "il.Episodes(None, 2, 1, 1)": "Episodes: `arrays` must be class arrays, got a NoneType; pass "
+    "il.Episodes(None, 2, 1, 1)": "Episodes: `arrays` must be class arrays, got NoneType; pass "
     "innerloop.ClassArrays.from_lists(arrays, names), for example.",
     "il.Episodes(classes, '2', 1, 1)": "Episodes: `ways` must be a whole number, got '2'.",
     "il.ClassArrays.from_lists(np.zeros(3), ['a'])": "ClassArrays: `per_class` must be a list of NumPy arrays, got "
     "ndarray.",
     "classes.select('a')": "ClassArrays: `names` must be a list of names, got 'a'.",
-    "il.Augmented(None)": "Augmented: `tasks` must be a distribution of tasks, got a NoneType; pass an "
+    "il.Augmented(None)": "Augmented: `tasks` must be a distribution of tasks, got NoneType; pass an "
     "object with a method `sample(key)` that returns a Task.",
     "tasks.sample(5)": f"Sinusoid.sample: {KEY}",
     "il.Episodes(classes, 1, 1, 1).sample(5)": f"Episodes.sample: {KEY}",
