@@ -140,7 +140,7 @@ def test_unknown_presets_get_neighbours():
         InnerloopError, match="got 'omniglot-5way-1shot-mmal'; did you mean omniglot-5way-1shot"
     ):
         preset("omniglot-5way-1shot-mmal")
-    with pytest.raises(InnerloopError, match="`innerloop list` lists them all"):
+    with pytest.raises(InnerloopError, match="`innerloop list` lists the presets"):
         preset("???")
 
 

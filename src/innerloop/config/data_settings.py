@@ -30,7 +30,7 @@ def check_read(data: DataConfig) -> None:
         hint = "leave it out" + (
             f", or give `data.dataset` {' or '.join(readers)}" if len(readers) < 3 else ""
         )
-        if (data.dataset, name) == ("folder", "split"):
+        if name == "split" and data.spec.divided:
             hint = f"leave it out, or {SORT}"
         raise InnerloopError(
             f"data.{name}", f"the data set `{data.dataset}` does not read it", got=repr(value), hint=hint

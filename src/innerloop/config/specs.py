@@ -145,6 +145,11 @@ class DatasetSpec:
     goal: str = ""
 
     @property
+    def divided(self) -> bool:
+        """Whether it is a folder of images without a published split, whose classes are divided by ratios."""
+        return "min_examples" in self.reads
+
+    @property
     def settings(self) -> tuple[str, ...]:
         """All settings of `data` that it reads."""
         return KINDS[self.kind] + self.reads

@@ -27,14 +27,14 @@ def load_splits(config: Config) -> Splits | None:
 LOADERS = ("folder.load", "mini_imagenet.load")
 """On whose behalf the readers of a folder of images raise errors."""
 
-ARGUMENTS = ("size", "background", "min_examples")
+ARGUMENTS = ("folder", "size", "background", "min_examples")
 """Their arguments; the settings of `data` with the same names give them."""
 
 
 def _in_settings(error: InnerloopError) -> InnerloopError:
     """The error of a reader of images, with settings in place of its name and its arguments."""
     who = "folder" if error.who in LOADERS else error.who
-    who = f"data.{who}" if who in ("folder", *ARGUMENTS) else who
+    who = f"data.{who}" if who in ARGUMENTS else who
     text = str(error).removeprefix(f"{error.who}: ")
     return InnerloopError(who, re.sub(f"`({'|'.join(ARGUMENTS)})`", r"`data.\1`", text))
 

@@ -125,7 +125,7 @@ class SupervisedExperiment(Experiment):
     def check_part(self, part: str, shots: int, queries: int) -> None:
         """Raise InnerloopError unless this set has enough classes and examples for such episodes."""
         hint = f"lower `data.shots` or `{'data' if part == 'train' else 'evaluation'}.queries`"
-        if "min_examples" in self.config.data.spec.settings:
+        if self.config.data.spec.divided:
             hint += f", or leave out small classes with `data.min_examples` {shots + queries}"
         check_episode(
             self.classes_of(part),
@@ -141,7 +141,7 @@ class SupervisedExperiment(Experiment):
         """What to do about a set with fewer classes than an episode needs."""
         assert self.splits is not None
         hint = "lower `data.ways` or add classes"
-        if self.config.data.dataset != "folder":
+        if not self.config.data.spec.divided:
             return hint
         train, validation, test = (part.classes for part in self.splits)
         parts = f"{train} for training, {validation} for validation and {test} for test"
