@@ -17,6 +17,12 @@ def check_choice(who: str, name: str, value: object, choices: Iterable[object]) 
         raise InnerloopError(who, f"`{name}` is unknown", got=repr(value), hint=hint)
 
 
+def check_flag(who: str, name: str, value: object) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless the value of `name` is a boolean."""
+    if not isinstance(value, Hashable) or value not in (True, False):
+        raise InnerloopError(who, f"`{name}` must be True or False", got=repr(value))
+
+
 def check_count(who: str, name: str, value: object, minimum: int = 1, maximum: int | None = None) -> int:
     """Return the value of `name` as an `int`.
 

@@ -33,7 +33,8 @@ def test_a_named_page_in_the_run_is_replaced_if_asked(command, complaint, sinuso
     words = ("report", sinusoid_run, "--tasks", "2", "--out", sinusoid_run / "named.html")
     assert command(*words)[0] == 0
     assert "already exists; give another name, or --overwrite" in complaint(*words)
-    assert command(*words, "--overwrite")[0] == 0
+    code, out, _ = command(*words, "--overwrite")
+    assert (code, "in place of" in out) == (0, False)
     words = (*words[:-1], sinusoid_run / "snapshots" / "00000000.safetensors", "--overwrite")
     assert "is an input" in complaint(*words)
 

@@ -246,6 +246,8 @@ def test_what_is_no_key(key: Any, got: str):
     with pytest.raises(InnerloopError, match=f"who: `key` must be a single jax.random key, {got}"):
         check_key(key, "who")
     check_key(jax.random.key(0, impl="rbg"), "who")
+    raw = jax.random.PRNGKey(0)
+    assert not jax.make_jaxpr(lambda key: check_key(key, "who"))(raw).eqns  # nothing is added to a program
 
 
 def custom(function: Callable) -> Callable:

@@ -119,16 +119,15 @@ REFUSED |= {
     "il.check_meta_gradient(algorithm, params, None)": "check_meta_gradient: needs a task, got NoneType; pass "
     "innerloop.Task(support, query).",
     "il.TaskList(task)": "TaskList: item 0 must be a task, got Batch; give a list of innerloop.Task(support, query).",
-    "il.TaskList(np.zeros(3))": "TaskList: needs a sequence of tasks, got a ndarray; give a list of "
+    "il.TaskList(np.zeros(3))": "TaskList: needs a sequence of tasks, got ndarray; give a list of "
     "innerloop.Task(support, query).",
     "il.TaskList([il.Task(il.Batch(np.array([None]), np.ones(1)), task.query)])": "TaskList: `inputs` in the support "
     "set "
     "of task 0 must be an array of numbers, got dtype object; give np.asarray(values), for example.",
     "il.TaskList([il.Task(il.Batch([1.0], [1.0]), task.query)])": "TaskList: `inputs/0` in the support set of task 0 "
-    "must be an array of numbers, got a float; give np.asarray(values), for example.",
+    "must be an array of numbers, got float; give np.asarray(values), for example.",
     # Parameters of another kind, and what was swapped with them
-    "il.mean_squared_error()(params, task.support)": "loss: the parameters are no model that can be called, got a "
-    "dict; "
+    "il.mean_squared_error()(params, task.support)": "loss: the parameters are no model that can be called, got dict; "
     "give the loss its model, `apply(params, inputs)`.",
     "il.Learner(algorithm, params)": "Learner: needs an algorithm, got dict; pass maml(loss_fn, "
     "InnerLoop(optax.sgd(0.1), 5)), for example.",
@@ -139,7 +138,7 @@ REFUSED |= {
     "pass InnerLoop(optax.sgd(0.1), steps=5), for example.",
     "il.load_params(None, params)": "path: this is not a path, got None; give a string or a pathlib.Path.",
     "il.measure('sinusoid-maml')": "measure: needs a trained model, got str; pass innerloop.load_trained(source).",
-    "il.preset(None)": "preset: unknown preset, got None; `innerloop list` lists them all.",
+    "il.preset(None)": "preset: unknown preset, got None; `innerloop list` lists the presets.",
     # A loss that cannot be one
     "il.maml(lambda params, batch: 1, algorithm.inner).adapt(params, task.support)": "loss_fn: the loss must be one "
     "float, got shape () of int32; compute it from the parameters, which are floats.",
@@ -156,7 +155,7 @@ REFUSED |= {
         "BatchLoss: `measure` must take the mask of padded tasks; define measure(outputs, targets, mask)."
     ),
     "il.BatchLoss(None)": "BatchLoss: `measure` must be a function, got NoneType; pass `measure(outputs, targets)`.",
-    "il.Loss(loss, random='no')": "Loss: `random` is unknown, got 'no'; choose among: True, False.",
+    "il.Loss(loss, random='no')": "Loss: `random` must be True or False, got 'no'.",
     "algorithm.adapt({'w': jnp.full(2, jnp.nan)}, task.support)": "MAML.adapt: parameter `w` holds NaN; give "
     "parameters without NaN.",
     "il.evaluate(algorithm, {'w': jnp.full(2, jnp.nan)}, tasks, key=key, num_tasks=2)": "evaluate: parameter `w` holds "
@@ -173,13 +172,13 @@ REFUSED |= {
     "curve.mean('accuracy')": "Curve: `name` is unknown, got 'accuracy'; choose among: loss.",
     "loop(mesh=2)": "OuterLoop: `mesh` must be a mesh with an axis `tasks`, got 2; pass "
     "innerloop.parallel.mesh.task_mesh(meta_batch), for example.",
-    "il.InnerLoop(optax.sgd(0.1), stream='no')": "InnerLoop: `stream` is unknown, got 'no'; choose among: True, False.",
+    "il.InnerLoop(optax.sgd(0.1), stream='no')": "InnerLoop: `stream` must be True or False, got 'no'.",
     "il.partition(params, key)": "select: is not a selection of parameters, got Array((), dtype=key<fry>) overlaying: "
     "[0 "
     "0]; give a name like 'head', a pattern like '**/bias', several of these, or a function of the path.",
     "il.Learner(params, algorithm, shape=5)": "Learner: `shape` must be the shape of one example, got 5; give a tuple "
     "such as (28, 28, 1), with None for an axis of any size.",
-    "il.Learner(params, algorithm).fit(key, [0])": "Learner.fit: x must be one array, got a PRNGKeyArray.",
+    "il.Learner(params, algorithm).fit(key, [0])": "Learner.fit: x must be one array, got PRNGKeyArray.",
     # Data, models and their keys
     "il.Episodes(None, 2, 1, 1)": "Episodes: `arrays` must be class arrays, got NoneType; pass "
     "innerloop.ClassArrays.from_lists(arrays, names), for example.",
@@ -195,6 +194,7 @@ REFUSED |= {
     "task_mesh(None)": "task_mesh: `meta_batch` must be a whole number, got None.",
     "il.MLP(1, 1, key=5)": f"MLP: {KEY}",
     "il.MLP(1, 1, hidden=40, key=key)": "MLP: `hidden` must be a sequence of whole numbers, got 40.",
+    "il.MLP(1, 1, normalize='no', key=key)": "MLP: `normalize` must be True or False, got 'no'.",
     "il.MLP('1', 1, key=key)": "MLP: `inputs` must be a whole number, got '1'.",
     "il.Conv4(5, image_shape=28, key=key)": "Conv4: `image_shape` must be a sequence of 3 whole numbers, got 28.",
     "il.tables.from_frame({'a': [1]}, task='a', y=None)": "tables.from_frame: `y` must be a list of names, got None.",
@@ -206,6 +206,9 @@ assert (type(inner.steps), type(inner.minibatch), inner.checkpoints) == (int, in
 one = loop(meta_batch=jnp.asarray(2), chunk=np.int8(1))
 one.run(one.init(params, key), np.asarray(2))
 evaluated(num_tasks=jnp.asarray(4), chunk=jnp.asarray(2), record=(np.int64(0), jnp.asarray(2)))
+# A value that is traced passes: it is not known yet.
+starts = jax.vmap(lambda rates: il.meta_sgd(loss, algorithm.inner, rates=rates).init(params))(jnp.arange(2.0))
+np.testing.assert_array_equal(starts.rates["w"], [[0, 0], [1, 1]])
 """
 
 

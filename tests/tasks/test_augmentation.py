@@ -140,7 +140,7 @@ def test_two_augmentations_draw_by_themselves():
         ({"crop": -1}, "`crop` must be 0 or more, got -1"),
         ({"crop": 1.5}, "`crop` must be a whole number"),
         ({"tasks": Rows}, "`tasks` must be a distribution of tasks, got the class Rows"),
-        ({"flip": "no"}, "`flip` is unknown, got 'no'; choose among: True, False"),
+        ({"flip": "no"}, "`flip` must be True or False, got 'no'"),
         ({"rotation": math.nan}, "`rotation` must be a number of degrees, 0 or more, got nan"),
         ({"rotation": -1.0}, "`rotation` must be"),
         ({"rotation": math.inf}, "`rotation` must be"),

@@ -230,6 +230,15 @@ def test_the_same_parts_made_anew_are_the_same(begun: Path, tmp_path: Path):
     assert int(fitted(tmp_path / "run", meta_steps=4, resume=True, **again).state.step) == 4
 
 
+def test_with_another_version_what_is_read_of_an_optimiser_is_not_compared(begun: Path, tmp_path: Path):
+    shutil.copytree(begun, tmp_path / "run")
+    for name, changes in (("environment", {"python": "another"}), ("fit", {"inner_step_size": 0.5})):
+        path = tmp_path / "run" / f"{name}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.warns(UserWarning, match="in another environment"):
+        fitted(tmp_path / "run", **OWN_TASKS, meta_steps=2, resume=True)
+
+
 def test_another_processor_does_not_hide_another_program(begun: Path, tmp_path: Path):
     shutil.copytree(begun, tmp_path / "run")
     path = tmp_path / "run" / "environment.json"

@@ -101,9 +101,8 @@ def _refusal(ended: BaseException | None) -> InnerloopError | None:
 
 def _wrong_choice(argument: str, value: str, choices: list[str]) -> InnerloopError:
     """The error for a value that is none of the choices."""
-    choices = sorted(
-        {*choices} - {"None"}
-    )  # tyro's order may change; None is what leaving the option out means
+    # Sorted, as tyro's order may change; to leave the option out means None.
+    choices = sorted({*choices} - {"None"})
     near = difflib.get_close_matches(value.strip("'"), choices, n=1)
     hint = f"did you mean {near[0]}?" if near else ""
     if "," in value:

@@ -57,7 +57,7 @@ def run(argv: Sequence[str]) -> int:
     loaded = [load_trained(run) for run in arguments.runs]
     inputs = [path for source in arguments.runs for path in inputs_of(source)]
     draft, out = _destination(arguments, inputs)  # before anything is measured
-    replaced = _in_place_of(out)
+    replaced = _in_place_of(out) if arguments.out is None else ""
     groups = measurements.gather(loaded, arguments.tasks, partial(counting, console()))
     run_page.write(groups, draft, lambda what: console().print(f"drawn: {what}"))
     console().print(f"Report: {out}{replaced}", style="bold")
@@ -75,7 +75,7 @@ def _report_on_fits(arguments: Report) -> int:
 
     runs = fit_page.load(arguments.runs)
     draft, out = _destination(arguments, [path for run in arguments.runs for path in files_of_run(run)])
-    replaced = _in_place_of(out)
+    replaced = _in_place_of(out) if arguments.out is None else ""
     with draft as path:
         path.write_text(fit_page.page(runs), encoding="utf-8")
     console().print(f"Report: {out}{replaced}", style="bold")

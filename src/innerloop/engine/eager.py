@@ -8,7 +8,7 @@ Within `jax.jit`, `jax.vmap` or `jax.grad` a method runs as written.
 import inspect
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
@@ -40,14 +40,14 @@ def one_program(
     """
 
     def decorated(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-        signature = inspect.signature(method)
+        bound = _binder(method)
 
         @wraps(method)
         def called(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
             if transforming():
                 with exact_products():
                     return method(*arguments, **keywords)
-            owner, meta_params, data, *_ = signature.bind(*arguments, **keywords).args
+            owner, meta_params, data, *_ = bound(*arguments, **keywords)
             who = f"{type(owner).__name__}.{method.__name__}"
             check_trainable(meta_params, who)
             check(data, who)
@@ -69,6 +69,19 @@ def one_program(
         return called
 
     return decorated
+
+
+def _binder(method: Callable[..., object]) -> Callable[..., tuple[Any, ...]]:
+    """A function that returns the positional arguments of a call of this method, however they are given."""
+    signature = inspect.signature(method)
+
+    def bound(*arguments: object, **keywords: object) -> tuple[Any, ...]:
+        try:
+            return signature.bind(*arguments, **keywords).args
+        except TypeError as error:  # it does not name the method
+            raise TypeError(f"{method.__qualname__}(): {error}") from None
+
+    return bound
 
 
 def _raise_diverged(

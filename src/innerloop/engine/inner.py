@@ -45,7 +45,7 @@ from innerloop.engine.pytree import (
     shapes_only,
 )
 from innerloop.engine.types import LossFn, Params
-from innerloop.errors import InnerloopError, check_choice, check_count
+from innerloop.errors import InnerloopError, check_choice, check_count, check_flag
 from innerloop.io.text import counted
 from innerloop.parallel.precision import with_exact_products
 
@@ -106,7 +106,7 @@ class InnerLoop:
     def __post_init__(self) -> None:
         self._check_counts()
         for name in ("stream", "offload"):
-            check_choice("InnerLoop", name, getattr(self, name), (True, False))
+            check_flag("InnerLoop", name, getattr(self, name))
         if self.stream and self.minibatch is not None:
             hint = "make each item of the stream a minibatch"
             raise InnerloopError("InnerLoop", "a stream takes no `minibatch`", got=self.minibatch, hint=hint)

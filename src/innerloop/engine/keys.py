@@ -1,5 +1,7 @@
 """Checks of random keys."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,4 +22,11 @@ def _is_key(array: np.ndarray | jax.Array) -> bool:
     """Whether an array is a single key, typed or raw."""
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return array.shape == ()
-    return array.dtype == jnp.uint32 and array.shape == jax.random.key_data(jax.random.key(0)).shape
+    implementation: str = jax.config.jax_default_prng_impl  # pyright: ignore[reportAttributeAccessIssue]
+    return array.dtype == jnp.uint32 and array.shape == _raw_shape(implementation)
+
+
+@functools.cache
+def _raw_shape(implementation: str) -> tuple[int, ...]:
+    """The shape of raw keys."""
+    return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=implementation))).shape

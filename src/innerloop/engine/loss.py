@@ -18,7 +18,7 @@ from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.model_state import check_state, fresh_state, in_structure_of
 from innerloop.engine.pytree import shapes_only
 from innerloop.engine.types import LossFn, Params
-from innerloop.errors import InnerloopError, check_choice
+from innerloop.errors import InnerloopError, check_flag
 from innerloop.io.text import counted
 
 
@@ -78,7 +78,7 @@ class Loss:
     def __post_init__(self) -> None:
         check_function(self.fn, "Loss", "fn", "fn(params, batch)")
         for name in ("random", "aux", "differentiate_state"):
-            check_choice("Loss", name, getattr(self, name), (True, False))
+            check_flag("Loss", name, getattr(self, name))
 
     @property
     def stateful(self) -> bool:

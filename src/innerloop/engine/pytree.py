@@ -52,7 +52,7 @@ def in_words(selection: Selection) -> str:
         return "all" if selection is None else selection
     if callable(selection):
         return getattr(selection, "__name__", type(selection).__name__)
-    return ", ".join(selection) or "none"
+    return ", ".join(sorted(selection)) or "none"
 
 
 def check_selection(selection: Any) -> None:
@@ -212,8 +212,9 @@ def check_trainable(params: PyTree, who: str) -> None:
     leaves = jax.tree.leaves(params)
     if not leaves:
         raise InnerloopError(who, "the parameter tree has no array", hint="pass a pytree of float arrays")
-    for path, leaf in zip(paths(params), leaves, strict=True):
+    for number, leaf in enumerate(leaves):
         if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
+            path = paths(params)[number]
             what = f"parameter `{path}` is not a float array" if path else "needs a pytree of float arrays"
             raise InnerloopError(
                 who,

@@ -238,9 +238,8 @@ class OwnFolder:
         path = self.path_of(name)
         with cannot_write(path), replacing(path) as draft:
             yield draft
-            self.mark_written(
-                path, draft.lstat()
-            )  # before it is moved, so that an interrupt then is undone too
+            # Before it is moved, so that an interrupt just after that is undone too.
+            self.mark_written(path, draft.lstat())
 
     def write(self, name: str, text: str) -> None:
         """Write a text file atomically."""

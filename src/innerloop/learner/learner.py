@@ -22,7 +22,7 @@ from innerloop.engine.algorithm import Algorithm, check_is_algorithm
 from innerloop.engine.loss import Adapted, is_random, with_state
 from innerloop.engine.pytree import check_no_nan, check_trainable
 from innerloop.engine.types import Batch, Params
-from innerloop.errors import InnerloopError, check_choice, first_line
+from innerloop.errors import InnerloopError, check_choice, check_flag, first_line
 from innerloop.io.files import as_path
 from innerloop.learner import pickling, validation
 from innerloop.learner.estimator import ClassifierOnly, Estimator, not_fitted
@@ -101,7 +101,7 @@ class Learner(Estimator):
         check_trainable(params, "Learner")
         check_choice("Learner", "normalization", normalization, get_args(Normalization))
         check_choice("Learner", "classification", classification, (None, True, False))
-        check_choice("Learner", "pixels", pixels, (True, False))
+        check_flag("Learner", "pixels", pixels)
         validation.check_shape(shape)
         loss = batch_loss(algorithm.loss_fn)
         if classification is None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.engine.keys import check_key
-from innerloop.errors import check_choice, check_count, check_counts
+from innerloop.errors import check_choice, check_count, check_counts, check_flag
 from innerloop.nn.layers import BatchNorm, Linear
 
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh}
@@ -55,9 +55,11 @@ class MLP(eqx.Module):
             key: the key for the random weights.
 
         Raises:
-            InnerloopError: the activation is unknown, a size is not a whole number, or `key` is not a key.
+            InnerloopError: the activation is unknown, a size is not a whole number, `normalize` is not a boolean, or `key`
+                is not a key.
         """
         check_choice("MLP", "activation", activation, ACTIVATIONS)
+        check_flag("MLP", "normalize", normalize)
         check_key(key, "MLP")
         inputs, outputs = check_count("MLP", "inputs", inputs, 0), check_count("MLP", "outputs", outputs)
         hidden, context = check_counts("MLP", "hidden", hidden), check_count("MLP", "context", context, 0)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from innerloop.engine.distribution import check_samples
 from innerloop.engine.types import Task, TaskDistribution, TwoStageSampler
-from innerloop.errors import InnerloopError, check_choice, check_count
+from innerloop.errors import InnerloopError, check_count, check_flag
 
 WHO = "Augmented"
 
@@ -37,7 +37,7 @@ class Augmented(TwoStageSampler, eqx.Module):
     def __check_init__(self) -> None:
         """Raise InnerloopError unless `crop` and `rotation` are finite and not negative, and the others fit."""
         check_samples(self.tasks, WHO)
-        check_choice(WHO, "flip", self.flip, (True, False))
+        check_flag(WHO, "flip", self.flip)
         check_count(WHO, "crop", self.crop, 0)
         if not isinstance(self.rotation, (int, float)) or not 0 <= self.rotation < math.inf:
             raise InnerloopError(WHO, "`rotation` must be a number of degrees, 0 or more", got=self.rotation)

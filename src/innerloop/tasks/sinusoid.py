@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.engine.keys import check_key
 from innerloop.engine.types import Batch, Task
-from innerloop.errors import check_choice, check_count
+from innerloop.errors import check_choice, check_count, check_flag
 
 GRID_POINTS = 50
 
@@ -42,7 +42,7 @@ class Sinusoid:
 
     def __post_init__(self) -> None:
         check_choice("Sinusoid", "protocol", self.protocol, ("maml", "reptile"))
-        check_choice("Sinusoid", "oracle", self.oracle, (True, False))
+        check_flag("Sinusoid", "oracle", self.oracle)
         check_count("Sinusoid", "shots", self.shots)
         check_count("Sinusoid", "queries", self.queries)
 

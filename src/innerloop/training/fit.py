@@ -16,7 +16,7 @@ from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import Score
 from innerloop.engine.meta_state import MetaState
 from innerloop.engine.types import Params, TaskDistribution
-from innerloop.errors import InnerloopError, check_choice
+from innerloop.errors import InnerloopError, check_flag
 from innerloop.io.digests import sha256
 from innerloop.io.untrusted import JsonObject
 from innerloop.tasks.iterator_loop import IteratorOuterLoop
@@ -137,7 +137,7 @@ def fit(
     check_parameters(params)
     check_callbacks(callbacks)
     for name, flag in (("progress", progress), ("resume", resume)):
-        check_choice("fit", name, flag, (True, False))
+        check_flag("fit", name, flag)
     every = count("validate_every", validate_every)
     schedule = Schedule(
         count("meta_steps", meta_steps),

@@ -34,6 +34,9 @@ PROGRAMS = {
 TRACING = ("python", "packages", "flags", "device_kinds")
 """Parts of the environment that may change the trace of the same code."""
 
+VARYING: JsonObject = {"programs": {}, "inner_step_size": None}
+"""What the same code may trace to, or be read to have, elsewhere; in place of what was found."""
+
 KINDS = {
     OuterLoop: "a distribution",
     StreamedOuterLoop: "streamed episodes",
@@ -66,12 +69,12 @@ def text_of(settings: JsonObject) -> str:
 def check_same(run: RunFolder, now: JsonObject) -> None:
     """Raise InnerloopError, naming the first difference, unless the run in the folder started with these settings.
 
-    Other versions, flags or devices may change the traces of programs, so programs are then not compared; a separate
-    warning names what changed.
+    Other versions, flags or devices may change the traces of programs, and other versions of Optax where an optimiser
+    keeps its step size, so neither is then compared; a separate warning names what changed.
     """
     then = read_object(run.path / NAME, follow=False)
     if any(name.partition(".")[0] in TRACING for name in changes(run.known(), environment())):
-        then, now = ({**settings, "programs": {}} for settings in (then, now))
+        then, now = ({**settings, **VARYING} for settings in (then, now))
     found = changed(then, now)
     if found:
         name = min(found, key=lambda name: name.startswith("programs."))

@@ -20,22 +20,18 @@ def resumed_config(run: RunFolder, given: Config | None) -> Config:
             has gone further already.
     """
     own = run.config()
-    if given is None or given.outer.meta_steps == own.outer.meta_steps:
-        _check_same(run, own, given or own)
+    if given is None:
         return own
     length = given.outer.meta_steps
-    longer = replace(own, outer=replace(own.outer, meta_steps=length))
-    _check_same(run, longer, given)
+    wanted = replace(own, outer=replace(own.outer, meta_steps=length))
+    if deciding(given) != deciding(wanted):
+        hint = "pass None as `config` to keep them, or give another folder"
+        raise InnerloopError("resume", f"the run in {run.path} has other settings", hint=hint)
+    if wanted == own:
+        return own
     if own.outer.decay != "constant":
         wrong = f"the outer step size decays to 0 over the {own.outer.meta_steps} meta-steps of the run in {run.path}"
         hint = f"keep the length, or start a new run from its weights: `model.start` {run.path}"
         raise InnerloopError("outer.meta_steps", wrong, got=length, hint=hint)
     run.check_length(length, "outer.meta_steps")
-    return longer
-
-
-def _check_same(run: RunFolder, own: Config, given: Config) -> None:
-    """Raise InnerloopError if the configs differ in a setting that affects the result."""
-    if deciding(given) != deciding(own):
-        hint = "pass None as `config` to keep them, or give another folder"
-        raise InnerloopError("resume", f"the run in {run.path} has other settings", hint=hint)
+    return wanted
