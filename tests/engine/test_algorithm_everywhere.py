@@ -231,3 +231,9 @@ def test_an_error_within_a_call_tells_the_shapes_of_the_data():
         algorithm.adapt(params, jnp.ones((5, 2)))
     with pytest.raises(InnerloopError, match=r"\(of the loss\), got a batch of float32\[5,2\]; give"):
         algorithm.meta_grad(params, Task(jnp.ones((5, 2)), jnp.ones((3, 2))))
+
+
+def test_a_call_without_its_data_names_the_method():
+    algorithm: Any = maml(LOSS, InnerLoop(optax.sgd(RATE)))
+    with pytest.raises(TypeError, match=r"adapt\(\): missing a required argument: 'support'"):
+        algorithm.adapt(PARAMS)

@@ -246,6 +246,12 @@ class OwnFolder:
         with self.replacing(name) as draft:
             draft.write_text(text, encoding="utf-8", newline="")
 
+    def remove(self, name: str) -> None:
+        """Remove a file, if it exists. Raises InnerloopError if that is not possible."""
+        path = self.path_of(name)
+        with cannot_write(path):
+            path.unlink(missing_ok=True)
+
     @contextmanager
     def appending(self, name: str) -> Iterator[TextIO]:
         """A text file opened for appending. Raises InnerloopError for a link, or if it is not a regular file."""

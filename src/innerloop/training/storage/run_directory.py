@@ -155,7 +155,7 @@ class RunFolder(OwnFolder):
         settings["outer"] = settings.get("outer", {}) | {"meta_steps": meta_steps}
         text = lambda record: json.dumps(record, indent=2) + "\n"
         self.write("environment.json", text(self.known() | {"earlier_lengths": earlier}))
-        self.path_of(self.weights.name).unlink(missing_ok=True)  # the run has not ended
+        self.remove(self.weights.name)  # the run has not ended
         self.write("config.json", text(settings))
 
     def earlier_lengths(self) -> list[int]:
