@@ -319,7 +319,7 @@ def command_lines(root: Path) -> Attempt:
     from innerloop.cli import quickstart, train
 
     os.environ["INNERLOOP_CACHE"] = str(root / "cache")
-    train.train_into = lambda folder, config: 0
+    train.train_into = lambda folder, config, *, resume: 0
     train.start_jax = lambda devices, alone=True: None
     quickstart.run = lambda argv: 0
 
