@@ -156,10 +156,6 @@ REFUSED |= {
     ),
     "il.BatchLoss(None)": "BatchLoss: `measure` must be a function, got NoneType; pass `measure(outputs, targets)`.",
     "il.Loss(loss, random='no')": "Loss: `random` must be True or False, got 'no'.",
-    "algorithm.adapt({'w': jnp.full(2, jnp.nan)}, task.support)": "MAML.adapt: parameter `w` holds NaN; give "
-    "parameters without NaN.",
-    "il.evaluate(algorithm, {'w': jnp.full(2, jnp.nan)}, tasks, key=key, num_tasks=2)": "evaluate: parameter `w` holds "
-    "NaN; give parameters without NaN.",
     # Settings and names
     "il.reptile(loss, algorithm.inner, alpha='1')": "reptile: `alpha` must be a number, got '1'.",
     "il.imaml(loss, algorithm.inner, proximal=None)": "imaml: `proximal` must be a number, got None.",

@@ -22,7 +22,7 @@ from innerloop.engine.distribution import check_distribution, split_arrays, with
 from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.engine.learning_check import check_learns
 from innerloop.engine.loss import with_state
-from innerloop.engine.pytree import check_no_nan, check_trainable
+from innerloop.engine.pytree import check_trainable
 from innerloop.engine.scores import Score as Score
 from innerloop.engine.scores import score_shapes
 from innerloop.engine.types import FiniteTasks, Params, Task, TaskDistribution
@@ -304,7 +304,6 @@ def _raise_diverged(
     curve: Curve, algorithm: Algorithm, params: Params, tasks: TaskDistribution, key: PRNGKeyArray
 ) -> NoReturn:
     """Raise Diverged for the first task with a score that is not finite."""
-    check_no_nan(params, "evaluate")
     number = int(np.argmax(curve.diverged))
     own = jax.random.fold_in(key, number)
     task = jax.jit(lambda key: _task_of(tasks, key, jnp.asarray(number)))(own)
