@@ -5,6 +5,7 @@ sentence and exits with code 2.
 """
 
 import operator
+import re
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
@@ -75,8 +76,8 @@ def first_line(error: BaseException) -> str:
 
 
 def _shortened(text: str, maximum: int = 400) -> str:
-    """One line for a message, truncated: a value may have a million columns, and an array is shown in several lines."""
-    text = " ".join(text.split()) if "\n" in text else text
+    """Truncate a value for a message, as it may have a million columns, and join the indented lines of an array."""
+    text = re.sub(r"\n+ +", " ", text)
     return text if len(text) <= maximum else f"{text[:maximum]}..."
 
 
