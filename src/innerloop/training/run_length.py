@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.storage.weights import deciding
 
@@ -30,7 +31,8 @@ def resumed_config(run: RunFolder, given: Config | None) -> Config:
     if wanted == own:
         return own
     if own.outer.decay != "constant":
-        wrong = f"the outer step size decays to 0 over the {own.outer.meta_steps} meta-steps of the run in {run.path}"
+        steps = counted(own.outer.meta_steps, "meta-step")
+        wrong = f"the outer step size decays to 0 over the {steps} of the run in {run.path}"
         hint = f"keep the length, or start a new run from its weights: `model.start` {run.path}"
         raise InnerloopError("outer.meta_steps", wrong, got=length, hint=hint)
     run.check_length(length, "outer.meta_steps")

@@ -18,7 +18,7 @@ from innerloop.config.schema import Config
 from innerloop.config.serialization import from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.io.files import OwnFolder
-from innerloop.io.text import as_json
+from innerloop.io.text import as_json, counted
 from innerloop.io.untrusted import JsonObject, is_number, parse_json, read_object, read_text, refuse_link
 from innerloop.training.storage.provenance import changes, environment, identity
 
@@ -145,7 +145,7 @@ class RunFolder(OwnFolder):
         """Raise InnerloopError, on behalf of `who`, if the run has already gone further than this length."""
         steps = (int(path.name) for path in self.checkpoints.glob("[0-9]*") if path.name.isdigit())
         if meta_steps < (taken := max(steps, default=0)):
-            wrong = f"the run in {self.path} has already taken {taken} meta-steps"
+            wrong = f"the run in {self.path} has already taken {counted(taken, 'meta-step')}"
             raise InnerloopError(who, wrong, got=meta_steps, hint="give as many or more")
 
     def change_length(self, meta_steps: int) -> None:
