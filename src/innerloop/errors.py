@@ -76,8 +76,8 @@ def first_line(error: BaseException) -> str:
 
 
 def _shortened(text: str, maximum: int = 400) -> str:
-    """Truncate a value for a message, as it may have a million columns, and join the indented lines of an array."""
-    text = re.sub(r"\n+ +", " ", text)
+    """Truncate a value for a message, as it may have a million columns, and join the lines of an array."""
+    text = re.sub(r"\n+( +|(?=\[))", " ", text)
     return text if len(text) <= maximum else f"{text[:maximum]}..."
 
 
