@@ -42,7 +42,7 @@ def test_everything_on_one_run(run, store, capsys, request):
     words = ["analyze", str(run), "--tasks", "4", "--against", str(run), "--frozen", "head"]
     assert main(words) == 0
     told = capsys.readouterr()
-    assert "frozen layers" in told.out
+    assert "Freezing: what if layers cannot adapt?" in told.out
     assert "freezing" in told.err
     assert len(list(store.glob("*.json"))) == len(EXPERIMENTS)
     out = run / "analysis"
