@@ -157,10 +157,6 @@ REFUSED |= {
     ),
     "il.BatchLoss(None)": "BatchLoss: `measure` must be a function, got NoneType; pass `measure(outputs, targets)`.",
     "il.Loss(loss, random='no')": "Loss: `random` is unknown, got 'no'; choose among: True, False.",
-    "algorithm.adapt({'w': jnp.full(2, jnp.nan)}, task.support)": "MAML.adapt: parameter `w` holds NaN; give "
-    "parameters without NaN.",
-    "il.evaluate(algorithm, {'w': jnp.full(2, jnp.nan)}, tasks, key=key, num_tasks=2)": "evaluate: parameter `w` holds "
-    "NaN; give parameters without NaN.",
     # Settings and names
     "il.reptile(loss, algorithm.inner, alpha='1')": "reptile: `alpha` must be a number, got '1'.",
     "il.imaml(loss, algorithm.inner, proximal=None)": "imaml: `proximal` must be a number, got None.",
@@ -206,6 +202,7 @@ assert (type(inner.steps), type(inner.minibatch), inner.checkpoints) == (int, in
 one = loop(meta_batch=jnp.asarray(2), chunk=np.int8(1))
 one.run(one.init(params, key), np.asarray(2))
 evaluated(num_tasks=jnp.asarray(4), chunk=jnp.asarray(2), record=(np.int64(0), jnp.asarray(2)))
+jax.eval_shape(lambda rates: il.meta_sgd(loss, inner, rates=rates).init(params), 0.1)  # traced
 """
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, PyTree
 
 from innerloop.engine.diagnosis import Diverged, Place, advice, is_finite
 from innerloop.engine.loss_errors import loss_errors
-from innerloop.engine.pytree import check_no_nan, check_trainable
+from innerloop.engine.pytree import check_trainable
 from innerloop.parallel.compile_once import compile_once, transforming
 from innerloop.parallel.precision import exact_products
 
@@ -62,7 +62,6 @@ def one_program(
             with loss_errors(data):
                 result, finite = compile_once(program)(arrays)
             if not finite:
-                check_no_nan(meta_params, who)
                 _raise_diverged(who, locate_failure, arguments)
             return result
 

@@ -22,7 +22,7 @@ from innerloop.engine.distribution import check_distribution, split_arrays, with
 from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.engine.learning_check import check_learns
 from innerloop.engine.loss import with_state
-from innerloop.engine.pytree import check_no_nan, check_trainable
+from innerloop.engine.pytree import check_trainable
 from innerloop.engine.scores import Score as Score
 from innerloop.engine.scores import score_shapes
 from innerloop.engine.types import FiniteTasks, Params, Task, TaskDistribution
@@ -47,11 +47,13 @@ class Curve:
     counts: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        ends = sorted({0, len(self.steps) - 1})
+        if not (self.steps and self.tasks):
+            return "<Curve without scores>"
         means = [(name, self.mean(name), self.ci95(name)) for name in self.scores]
         at = lambda i: ", ".join(
             f"{name} {with_interval(float(mean[i]), float(ci95[i]), name)}" for name, mean, ci95 in means
         )
+        ends = sorted({0, len(self.steps) - 1})
         scores = "; ".join(f"{at(i)} after {counted(self.steps[i], 'step')}" for i in ends)
         lost = diverged(int(self.diverged.sum()), self.tasks)
         return f"<Curve over {counted(self.tasks, 'task')}: {'; '.join(filter(None, (scores, lost)))}>"
@@ -59,7 +61,7 @@ class Curve:
     @property
     def tasks(self) -> int:
         """The number of tasks."""
-        return len(next(iter(self.scores.values())))
+        return len(next(iter(self.scores.values()), ()))
 
     @property
     def diverged(self) -> np.ndarray:
@@ -304,7 +306,6 @@ def _raise_diverged(
     curve: Curve, algorithm: Algorithm, params: Params, tasks: TaskDistribution, key: PRNGKeyArray
 ) -> NoReturn:
     """Raise Diverged for the first task with a score that is not finite."""
-    check_no_nan(params, "evaluate")
     number = int(np.argmax(curve.diverged))
     own = jax.random.fold_in(key, number)
     task = jax.jit(lambda key: _task_of(tasks, key, jnp.asarray(number)))(own)
