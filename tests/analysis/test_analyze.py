@@ -16,6 +16,7 @@ from innerloop.analysis.verdict import judge
 from innerloop.cli import main
 from innerloop.cli.analyze import _show
 from innerloop.errors import InnerloopError
+from innerloop.io.text import as_json
 from innerloop.report.analysis_page import subject
 from innerloop.report.html_blocks import nonbreaking
 from innerloop.report.plots.analysis import frozen_name
@@ -41,7 +42,7 @@ def test_everything_on_one_run(run, store, capsys, request):
     words = ["analyze", str(run), "--tasks", "4", "--against", str(run), "--frozen", "head"]
     assert main(words) == 0
     told = capsys.readouterr()
-    assert "frozen layers" in told.out
+    assert "Freezing: what if layers cannot adapt?" in told.out
     assert "freezing" in told.err
     assert len(list(store.glob("*.json"))) == len(EXPERIMENTS)
     out = run / "analysis"
@@ -94,8 +95,9 @@ MOVED = {"relative": 0.1, "relative_ci95": 0.01, "angle": 5.0, "angle_ci95": 0.5
 def test_a_partial_analysis_adds_to_what_was_measured_with_the_same_settings(
     run, complaint, capsys, tmp_path, monkeypatch
 ):
-    """With other settings it replaces the whole, or nothing."""
+    """Also where a number is not finite. With other settings it replaces the whole, or nothing."""
     found = {"freeze": [{"frozen": names} | FROZEN for names in SETS]}
+    found["freeze"][1]["ci95"] = float("nan")
     found["weights"] = [{"layer": name, "head": name == "head"} | MOVED for name in ("hidden1", "head")]
     for name, result in found.items():
         monkeypatch.setattr(ExperimentRunner, name, lambda self, options, result=result: result)
@@ -104,20 +106,24 @@ def test_a_partial_analysis_adds_to_what_was_measured_with_the_same_settings(
     assert main([*ask("--only", "freeze", "--tasks", "3")]) == 0
     frozen = (out / "freeze.csv").read_text()
     capsys.readouterr()
-    assert main([*ask("--only", "weights", "--tasks", "3", "--frozen", "head")]) == 0
+    assert main([*ask("--only", "weights", "--tasks", "3")]) == 0
     told = capsys.readouterr().out
     assert re.search(r"head +10.0 ± 1.0 %", told)
     assert "index.html (with freeze of an earlier analysis)" in told
     assert (out / "freeze.csv").read_text() == frozen
     results = json.loads((out / "results.json").read_text())
-    assert {name: results[name] for name in found} == found
+    assert {name: results[name] for name in found} == json.loads(as_json(found))
     assert results["verdict"]["kind"] == "undecided"
     page = (out / "index.html").read_text()
     assert all(f'<h2 id="{name}">' in page for name in found)
     assert "held-out tasks: 3 for Freezing, Weights;" in page
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    told = complaint(*ask("--only", "weights", "--tasks", "4")[1:])
-    assert "other weights, settings or code, whose results would be lost, got freeze; add these" in told
+    for change in (("--tasks", "4"), ("--tasks", "3", "--frozen", "head")):
+        told = complaint(*ask("--only", "weights", *change)[1:])
+        assert (
+            "other weights, settings or code, whose results would be lost, got freeze; repeat its opti"
+            in told
+        )
     assert {path: path.read_bytes() for path in before} == before
     assert main([*ask("--only", "freeze", "weights", "--tasks", "4")]) == 0
     assert main([*ask("--only", "weights", "--tasks", "5", "--overwrite")]) == 0

@@ -80,6 +80,8 @@ def test_a_curve_shows_means_intervals_and_tasks():
         "<Curve over 2 tasks: accuracy 30.00 ± 127.06 %, loss 3 ± 13 after 0 steps; "
         "accuracy 80.00 ± 127.06 %, loss nan ± nan after 5 steps; 1 of 2 tasks diverged>"
     )
+    for empty in (Curve((), {}), Curve((0, 1), {}), Curve((0, 1), {"loss": np.zeros((0, 2))})):
+        assert repr(empty) == "<Curve without scores>"
 
 
 def test_recorded_steps():

@@ -10,7 +10,13 @@ import optax
 import pytest
 
 from innerloop.algorithms import fomaml, joint, maml, reptile
-from innerloop.engine.diagnosis import Diverged, Place, locate_in_gradient, locate_in_layers
+from innerloop.engine.diagnosis import (
+    Diverged,
+    Place,
+    locate_in_gradient,
+    locate_in_layers,
+    locate_in_parameters,
+)
 from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.outer import OuterLoop
@@ -138,6 +144,7 @@ def test_parameters_that_were_lost_before_are_not_blamed_on_a_task():
     for who, call in calls.items():
         with pytest.raises(Diverged, match=f"{who} {where}.*; check the parameters that were given"):
             call()
+    assert locate_in_parameters(lost["w"]) == Place("parameters", "the parameters before any step")
 
 
 def test_what_diverges_can_be_had():

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from innerloop.engine.pytree import Except, cast, combine, partition
+from innerloop.engine.pytree import Except, cast, combine, in_words, partition
 from innerloop.errors import InnerloopError
 
 TREE = {
@@ -86,3 +86,11 @@ def test_a_dtype_that_arrays_cannot_have_is_refused():
 def test_parts_of_different_trees_are_refused():
     with pytest.raises(InnerloopError, match="combine: these are parts of different trees"):
         combine({"a": 1.0, "b": None}, {"c": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("selection", "words"),
+    [(None, "all"), ((), "none"), ({"c", "a", "b"}, "a, b, c"), (Except(["b", "a"]), "all but a, b")],
+)
+def test_a_selection_in_words_is_the_same_in_every_process(selection, words: str):
+    assert in_words(selection) == words

@@ -1,10 +1,9 @@
 """All experiments on one trained run, as one plain record; results are cached."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any
 
 import jax
@@ -179,15 +178,6 @@ class ExperimentRunner:
         other_model = AnalyzedModel.from_trained(other, shots=self.request.shots, steps=self.request.steps)
         return similarity_across_models(self.model, other_model, **options)
 
-    def _settings(self, name: str) -> JsonObject:
-        """What one experiment's result depends on, but for its own options."""
-        r = self.request
-        found: JsonObject = {"source": self._hash_of_weights, "images": self._hash_of_images}
-        found |= {"tasks": tasks_of(name, r.tasks), "seed": r.seed, "shots": r.shots, "steps": r.steps}
-        if name in ("early", "paths"):
-            found["snapshots"] = {step: result_cache.of_file(path) for step, path in self.snapshots.items()}
-        return found
-
     @cached_property
     def _hash_of_weights(self) -> str:
         return result_cache.of_file(self.path)
@@ -196,18 +186,22 @@ class ExperimentRunner:
     def _hash_of_images(self) -> str:
         return result_cache.of_images(self.config)
 
-    def fingerprint(self, name: str) -> str:
-        """A hash of weights, settings and code; experiments of one page have those of one request."""
-        return result_cache.key(name, self._settings(name))
-
     def _depends(self, name: str) -> JsonObject:
-        """What one experiment's result depends on, for the cache."""
-        r, found = self.request, self._settings(name)
+        """What one experiment's result depends on, besides the code."""
+        r = self.request
+        found: JsonObject = {"source": self._hash_of_weights, "images": self._hash_of_images}
+        found |= {"tasks": tasks_of(name, r.tasks), "seed": r.seed, "shots": r.shots, "steps": r.steps}
         if name == "freeze":
             found["frozen"] = r.frozen
+        if name in ("early", "paths"):
+            found["snapshots"] = {step: result_cache.of_file(path) for step, path in self.snapshots.items()}
         if name == "against" and r.against is not None:
             found["against"] = result_cache.of_file(weights_path(r.against))
         return found
+
+    def fingerprint(self, name: str) -> str:
+        """A hash of all that an experiment's result depends on; its name in the cache."""
+        return result_cache.key(name, self._depends(name))
 
     def default(self) -> list[str]:
         """The names of all experiments that this run supports."""
@@ -244,7 +238,7 @@ class ExperimentRunner:
 
     def _result(self, name: str, progress_for: ProgressFor, fresh: bool) -> object:
         """The result of one experiment, from the cache unless `fresh`."""
-        kept = result_cache.key(name, self._depends(name))
+        kept = self.fingerprint(name)
         found = None if fresh else result_cache.load(kept)
         if found is None:
             with progress_for(EXPERIMENTS[name]) as on_progress:
@@ -262,10 +256,9 @@ class ExperimentRunner:
         only: Sequence[str],
         *,
         progress_for: ProgressFor,
-        fresh: bool,
-        earlier: Mapping[str, object] = MappingProxyType({}),
+        fresh: Collection[str],
     ) -> JsonObject:
-        """Run experiments and give the verdict, as `analyze` does; results of an `earlier` analysis are added."""
+        """Run experiments and give the verdict, as `analyze` does; those in `fresh` are rerun even if cached."""
         chosen = list(only) or self.default()
         self.check(chosen)
         r, config = self.request, self.config
@@ -290,9 +283,8 @@ class ExperimentRunner:
         if "against" in chosen:
             results["against_source"] = r.against
         for name in chosen:
-            results[name] = self._result(name, progress_for, fresh)
-        results |= earlier
-        results["fingerprints"] = {name: self.fingerprint(name) for name in EXPERIMENTS if name in results}
+            results[name] = self._result(name, progress_for, name in fresh)
+        results["fingerprints"] = {name: self.fingerprint(name) for name in chosen}
         found = judge(results)
         if found is not None:
             results["verdict"] = asdict(found)
@@ -336,4 +328,4 @@ def analyze(
         InnerloopError: if an experiment is unknown, or the run does not support it: NIL for regression, `early` without
             snapshots, `against` without a second run.
     """
-    return ExperimentRunner(request).run(only, progress_for=progress_for, fresh=fresh)
+    return ExperimentRunner(request).run(only, progress_for=progress_for, fresh=EXPERIMENTS if fresh else ())

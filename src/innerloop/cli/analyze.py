@@ -90,16 +90,13 @@ def run(argv: Sequence[str]) -> int:
     runners, names = _runners(_requests(arguments), arguments.only)  # before a folder is made
     out = arguments.out or (None if arguments.json else analyze_folder.default_out(arguments.runs))
     folder = None if out is None else _folder(out, arguments)
-    nothing: list[JsonObject] = [{} for _ in runners]
-    earlier = nothing if folder is None else analyze_folder.earlier_results(folder, runners, names)
+    earlier = [] if folder is None else analyze_folder.earlier_experiments(folder, runners, names)
+    chosen, fresh = [*names, *earlier], names if arguments.fresh else []
     progress_for = partial(counting, console(stderr=True))
-    measured = lambda runner, kept, watching: runner.run(
-        names, progress_for=watching, fresh=arguments.fresh, earlier=kept
-    )
     if len(runners) > 1:
-        analyze_several.run(runners, earlier, measured, folder, progress_for, as_json=arguments.json)
+        analyze_several.run(runners, chosen, folder, progress_for, fresh=fresh, as_json=arguments.json)
     else:
-        results = measured(runners[0], earlier[0], progress_for)
+        results = runners[0].run(chosen, progress_for=progress_for, fresh=fresh)
         if folder is not None:
             from innerloop.report import analysis_page
 
@@ -111,7 +108,7 @@ def run(argv: Sequence[str]) -> int:
     if out is not None and folder is not None:
         analyze_folder.remove_stale(folder)
         if not arguments.json:
-            _show_files(out, folder, earlier[0])
+            _show_files(out, folder, earlier)
     return 0
 
 
@@ -197,10 +194,9 @@ SHOWN: dict[str, Sequence[str]] = dict.fromkeys(
 """The columns of wide tables that a terminal shows; the page has all."""
 
 
-def _show_files(out: Path, folder: OutputFolder, earlier: JsonObject) -> None:
+def _show_files(out: Path, folder: OutputFolder, earlier: Sequence[str]) -> None:
     """Print where the results are, and which of them are from an earlier analysis."""
-    kept = [name for name in earlier if name != "against_source"]
-    also = f" (with {', '.join(kept)} of an earlier analysis)" if kept else ""
+    also = f" (with {', '.join(earlier)} of an earlier analysis)" if earlier else ""
     tables = [
         path.name for path in folder.written if path.suffix in (".json", ".csv") and path.name[0] != "."
     ]

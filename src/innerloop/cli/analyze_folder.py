@@ -1,8 +1,8 @@
-"""The folder of an analysis: which files an analysis may replace, and which results of an earlier one it keeps.
+"""The folder of an analysis: which files an analysis may replace, and which earlier experiments it shows again.
 
 A folder holds results of one set of runs, with one set of settings. A later analysis of the same runs with the same
-weights, settings and code adds its experiments to those that are there, and the page shows all of them. With other
-settings it replaces the earlier one if it repeats all experiments; otherwise it is refused, unless `overwrite` is set.
+weights, settings and code shows the experiments that are there as well, from the cache. With other settings it replaces
+the earlier one if it repeats all experiments; otherwise it is refused, unless `overwrite` is set.
 """
 
 from collections.abc import Sequence
@@ -66,33 +66,25 @@ def _records(folder: OutputFolder) -> list[JsonObject]:
     return found.get("runs", [found])
 
 
-def earlier_results(
+def earlier_experiments(
     folder: OutputFolder, runners: "Sequence[ExperimentRunner]", names: Sequence[str]
-) -> list[JsonObject]:
-    """What the folder holds besides the experiments `names`, for each run.
+) -> list[str]:
+    """The experiments besides `names` that the folder holds.
 
     Raises:
-        InnerloopError: if some of it was measured with other weights, settings or code.
+        InnerloopError: if the runners would measure one with other weights, settings or code.
     """
     from innerloop.analysis.run_all import EXPERIMENTS
 
     records = _records(folder)
-    others = [name for name in EXPERIMENTS if name not in names and any(name in x for x in records)]
-    marked = {(name, x.get("fingerprints", {}).get(name)): x for x in records for name in others if name in x}
-    found = [{name: marked.get((name, runner.fingerprint(name))) for name in others} for runner in runners]
-    if stale := [name for name in others if any(kept[name] is None for kept in found)]:
+    others = [name for name in EXPERIMENTS if name not in names and any(name in record for record in records)]
+    known = {mark for record in records for mark in record.get("fingerprints", {}).items()}
+    same = lambda name: all((name, runner.fingerprint(name)) in known for runner in runners)
+    if stale := [name for name in others if not same(name)]:
         wrong = "holds an analysis with other weights, settings or code, whose results would be lost"
-        hint = "add these experiments to --only, give another --out, or `overwrite` to replace them"
+        hint = "repeat its options, add these experiments to --only, give another --out, or `overwrite` to replace them"
         raise InnerloopError(str(folder.path), wrong, got=", ".join(stale), hint=hint)
-    return [
-        {entry: record[entry] for name, record in kept.items() if record for entry in _entries(name)}
-        for kept in found
-    ]
-
-
-def _entries(name: str) -> tuple[str, ...]:
-    """The entries of a record that belong to an experiment."""
-    return (name, "against_source") if name == "against" else (name,)
+    return others
 
 
 def remove_stale(folder: OutputFolder) -> None:

@@ -1,6 +1,6 @@
 """`innerloop analyze A B ...`: the analyses of several runs on one page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from innerloop.cli.common import console, new_table, print_json
@@ -39,29 +39,29 @@ def experiments(runners: "Sequence[ExperimentRunner]", only: Sequence[str]) -> l
 
 def run(
     runners: "Sequence[ExperimentRunner]",
-    earlier: "Sequence[JsonObject]",
-    measured: "Callable[[ExperimentRunner, JsonObject, ProgressFor], JsonObject]",
+    names: Sequence[str],
     folder: OutputFolder | None,
     progress_for: "ProgressFor",
     *,
+    fresh: Sequence[str],
     as_json: bool,
 ) -> None:
     """Run the experiments on every run, and write or print all results.
 
     Args:
         runners: the runs.
-        earlier: results of an earlier analysis, for each run.
-        measured: `measured(runner, earlier, progress_for)` returns the record of a run.
+        names: the experiments.
         folder: where to write (None: nowhere).
         progress_for: progress callbacks.
+        fresh: the experiments to rerun even if their results are cached.
         as_json: whether to print JSON.
     """
     from innerloop.report.measurements import labels_of
 
     watching = lambda label: lambda title: progress_for(f"{label}, {title}")
     analyses = {
-        label: measured(runner, kept, watching(label))
-        for label, runner, kept in zip(labels_of(runners), runners, earlier, strict=True)
+        label: runner.run(names, progress_for=watching(label), fresh=fresh)
+        for label, runner in zip(labels_of(runners), runners, strict=True)
     }
     if folder is not None:
         from innerloop.report import analysis_comparison

@@ -96,11 +96,11 @@ def check_number(who: str, value: object, bounds: Bounds, *, integer: bool = Fal
 def check_argument(who: str, name: str, value: Any, bounds: Bounds) -> None:
     """Raise InnerloopError, on behalf of `who`, unless the value of `name` is a number within bounds.
 
-    A value that JAX traces is not known yet, and passes.
+    A scalar that JAX traces is a number; its value is not known.
     """
     try:
         scalar = value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
-    except TypeError:
+    except TypeError:  # JAX's ConcretizationTypeError
         return
     if wrong := wrong_number(scalar, bounds, integers=False):
         raise InnerloopError(who, f"`{name}` {wrong}", got=repr(value))

@@ -146,7 +146,9 @@ def first_nonfinite(
 def locate_in_parameters(params: PyTree) -> Place | None:
     """The first parameter that is not finite before any step; None if all are finite."""
     name = first_nonfinite_leaf(params)
-    return None if name is None else Place("parameters", f"the parameters before any step, at `{name}`")
+    if name is None:
+        return None
+    return Place("parameters", "the parameters before any step" + (f", at `{name}`" if name else ""))
 
 
 def _place_in_task(
@@ -244,4 +246,9 @@ def explain_mismatch(algorithm: "Algorithm", params: Params, batch: PyTree, ways
 def locate_in_gradient(params: Params, sound: object) -> str:
     """The parameter nearest the output whose gradient is not finite; empty if there is none."""
     lost = np.flatnonzero(~np.asarray(sound))
-    return f"at the gradient of `{paths(params)[lost[-1]]}`" if len(lost) else ""
+    return f"at the gradient{of_leaf(paths(params)[lost[-1]])}" if len(lost) else ""
+
+
+def of_leaf(path: str) -> str:
+    """The leaf of a tree for a message; empty if the tree is one array."""
+    return f" of `{path}`" if path else ""

@@ -47,11 +47,13 @@ class Curve:
     counts: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        ends = sorted({0, len(self.steps) - 1})
+        if not (self.steps and self.tasks):
+            return "<Curve without scores>"
         means = [(name, self.mean(name), self.ci95(name)) for name in self.scores]
         at = lambda i: ", ".join(
             f"{name} {with_interval(float(mean[i]), float(ci95[i]), name)}" for name, mean, ci95 in means
         )
+        ends = sorted({0, len(self.steps) - 1})
         scores = "; ".join(f"{at(i)} after {counted(self.steps[i], 'step')}" for i in ends)
         lost = diverged(int(self.diverged.sum()), self.tasks)
         return f"<Curve over {counted(self.tasks, 'task')}: {'; '.join(filter(None, (scores, lost)))}>"
@@ -59,7 +61,7 @@ class Curve:
     @property
     def tasks(self) -> int:
         """The number of tasks."""
-        return len(next(iter(self.scores.values())))
+        return len(next(iter(self.scores.values()), ()))
 
     @property
     def diverged(self) -> np.ndarray:

@@ -123,8 +123,8 @@ class InnerLoop:
 
     def __repr__(self) -> str:
         rule = "<optimiser>" if self.step_size is None else f"<step size {self.step_size:g}>"
-        others = {f.name: getattr(self, f.name) for f in fields(self)[1:]}
-        kept = [f"{f.name}={others[f.name]!r}" for f in fields(self)[1:] if others[f.name] != f.default]
+        others = [(f.name, repr(getattr(self, f.name)), repr(f.default)) for f in fields(self)[1:]]
+        kept = [f"{name}={value}" for name, value, default in others if value != default]
         return f"InnerLoop({', '.join([f'rule={rule}', *kept])})"
 
     def _check_counts(self) -> None:
@@ -137,7 +137,7 @@ class InnerLoop:
 
     @property
     def step_size(self) -> float | None:
-        """The constant step size of the rule; None if it has a schedule or several, or keeps it elsewhere."""
+        """The constant step size of the rule; None if it is unknown, as for a schedule."""
         return step_size_of(self.rule)
 
     @property

@@ -1,8 +1,7 @@
 """The initial state of any optimiser, and one step of any outer optimiser, including those that need the objective."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from inspect import isfunction
+from inspect import getclosurevars, isfunction
 from numbers import Real
 
 import optax
@@ -24,27 +23,40 @@ def initial_moments(init: Callable[[Params], optax.OptState], params: Params, wh
         raise InnerloopError(who, wrong, hint=hint if callable(params) else "") from error
 
 
+BEFORE_SCALE = (
+    "trace",
+    "scale_by_adam",
+    "scale_by_rms",
+    "scale_by_rss",
+    "add_decayed_weights",
+    "clip",
+    "clip_by_global_norm",
+)
+"""Transformations of Optax whose results `optax.scale` multiplies by the step size."""
+
+
 def step_size_of(rule: optax.GradientTransformation) -> float | None:
-    """The constant step size of an optimiser; None if it has a schedule or several, or keeps it elsewhere.
+    """The constant step size of gradient descent, Adam and the like; None for a schedule and for all other rules.
 
-    Optax has no attribute for it, so it is read from what `rule.update` closes over.
+    Optax has no attribute for it, so it is read from what `optax.scale` closes over. Nothing else may scale the step.
     """
-    functions, found = [rule.update], []
-    for function in functions:  # grows
-        for name, value in _closed_over(function):
-            if name in ("step_size", "step_size_fn", "learning_rate"):
-                found.append(abs(float(value)) if isinstance(value, Real) else None)
-            parts = value if isinstance(value, tuple) else (value,)
-            functions += [part for part in parts if isfunction(part) and part not in functions]
-    return found[0] if len(found) == 1 else None
+    *before, (last, size) = [("", None), *_transformations(rule.update)]
+    known = last == "scale" and all(name in ("", *BEFORE_SCALE) for name, _ in before)
+    return -float(size) if known and isinstance(size, Real) and size < 0 else None  # not for steps uphill
 
 
-def _closed_over(function: Callable[..., object]) -> Iterator[tuple[str, object]]:
-    """The variables that a function closes over, with their values."""
-    code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
-    for name, cell in zip(code.co_freevars if code else (), cells or (), strict=False):
-        with suppress(ValueError):  # the variable has no value yet
-            yield name, cell.cell_contents
+def _transformations(update: Callable[..., object]) -> Iterator[tuple[str, object]]:
+    """The name of every transformation in a rule, in order, with the factor of `optax.scale`; `?` if it is unknown."""
+    known = isfunction(update) and update.__module__.startswith("optax.")
+    name = update.__qualname__.partition(".")[0] if known else "?"
+    within = getclosurevars(update).nonlocals if known else {}
+    if name == "chain":
+        for part in within["update_fns"]:
+            yield from _transformations(part)
+    elif name == "with_extra_args_support":
+        yield from _transformations(within["tx"].update)
+    elif name != "identity":
+        yield name, within.get("step_size")
 
 
 def apply_optimizer(

@@ -31,6 +31,7 @@ from innerloop.engine.diagnosis import (
     first_nonfinite_leaf,
     first_nonfinite_update,
     locate_in_parameters,
+    of_leaf,
 )
 from innerloop.engine.distribution import check_distribution, check_key, split_arrays
 from innerloop.engine.learning_check import check_learns
@@ -212,7 +213,7 @@ class MeshLoop(ABC):
                 hint=f"{hint}; the error's `before` is the state before this call",
             )
         elif (parameter := first_nonfinite_leaf(after.params)) is not None:
-            wrong = f"diverged by update {number + len(info.outer_loss)}, in the optimizer's step of `{parameter}`"
+            wrong = f"diverged by update {number + len(info.outer_loss)}, in the optimizer's step{of_leaf(parameter)}"
             error = Diverged(who, wrong, hint="lower the optimizer's step size")
         else:
             return

@@ -52,7 +52,7 @@ def in_words(selection: Selection) -> str:
         return "all" if selection is None else selection
     if callable(selection):
         return getattr(selection, "__name__", type(selection).__name__)
-    return ", ".join(sorted(selection)) or "none"
+    return ", ".join(sorted(selection)) or "none"  # a set has another order in every process
 
 
 def check_selection(selection: Any) -> None:

@@ -19,8 +19,9 @@ from jaxtyping import Array, Float, PyTree
 
 from innerloop.config.schema import ExportFormat, Normalization
 from innerloop.engine.algorithm import Algorithm, check_is_algorithm
+from innerloop.engine.diagnosis import advice, locate_in_parameters
 from innerloop.engine.loss import Adapted, is_random, with_state
-from innerloop.engine.pytree import check_no_nan, check_trainable
+from innerloop.engine.pytree import check_trainable
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError, check_choice, check_flag, first_line
 from innerloop.io.files import as_path
@@ -412,9 +413,9 @@ def _check_converges(params: Params, adapted: Params, losses: Array) -> None:
     """Raise InnerloopError unless losses and parameters are finite."""
     sound = np.isfinite(np.asarray(losses))
     if not sound.all() or not all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(adapted)):
-        check_no_nan(params, "Learner.fit")
         step = int(np.argmin(sound)) if not sound.all() else len(sound) - 1
-        got, hint = f"losses {np.asarray(losses).tolist()}", "lower the inner step size, or scale the inputs"
-        raise InnerloopError(
-            "Learner.fit", f"the inner loop diverged at inner step {step}", got=got, hint=hint
-        )
+        place = locate_in_parameters(params)
+        where = f"at inner step {step}" if place is None else f"in {place.text}"
+        got = f"losses {np.asarray(losses).tolist()}"
+        hint = advice(place, "the inner step size, or scale the inputs", "")
+        raise InnerloopError("Learner.fit", f"the inner loop diverged {where}", got=got, hint=hint)

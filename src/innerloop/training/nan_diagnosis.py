@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jaxtyping import PyTree
 
-from innerloop.engine.diagnosis import Place, advice, first_nonfinite_leaf, first_nonfinite_update
+from innerloop.engine.diagnosis import Place, advice, first_nonfinite_leaf, first_nonfinite_update, of_leaf
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
 from innerloop.training.storage.run_directory import last_checkpoint_hint
@@ -59,7 +59,7 @@ def check_finite(info: PyTree, block: Block, caller: Caller = COMMAND) -> None:
         )
     parameter = first_nonfinite_leaf(block.after)
     if parameter is not None:
-        wrong = f"the run diverged at meta-step {block.step}, in the outer update of `{parameter}`"
+        wrong = f"the run diverged at meta-step {block.step}, in the outer update{of_leaf(parameter)}"
         raise InnerloopError(
             caller.who, wrong, hint=f"lower {caller.outer}{last_checkpoint_hint(block.folder)}"
         )
