@@ -18,6 +18,16 @@ def check_choice(who: str, name: str, value: object, choices: Iterable[object]) 
         raise InnerloopError(who, f"`{name}` is unknown", got=repr(value), hint=hint)
 
 
+def did_you_mean(
+    name: str, known: Iterable[str], otherwise: str, *, most: int = 1, cutoff: float = 0.6
+) -> str:
+    """A hint about an unknown name: at most `most` known names that are spelt nearly so, or `otherwise`."""
+    import difflib  # only for errors
+
+    near = difflib.get_close_matches(name, list(known), most, cutoff)
+    return f"did you mean {' or '.join(near)}?" if near else otherwise
+
+
 def check_flag(who: str, name: str, value: object) -> None:
     """Raise InnerloopError, on behalf of `who`, unless the value of `name` is a boolean."""
     if not isinstance(value, Hashable) or value not in (True, False):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from innerloop.cli import streams
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, did_you_mean
 from innerloop.training.signals import Interrupted, print_error
 
 COMMANDS = {
@@ -111,10 +111,7 @@ def dispatch(argv: list[str]) -> int:
 
 
 def _unknown(name: str) -> InnerloopError:
-    import difflib
-
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f"did you mean {near[0]}?" if near else "choose among: " + ", ".join(COMMANDS)
+    hint = did_you_mean(name, COMMANDS, "choose among: " + ", ".join(COMMANDS))
     return InnerloopError("command", "is unknown", got=repr(name), hint=hint)
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, did_you_mean
 from innerloop.io.text import LIMIT, printable
 
 VALUES = {
@@ -103,10 +103,8 @@ def _wrong_choice(argument: str, value: str, choices: list[str]) -> InnerloopErr
     """The error for a value that is none of the choices."""
     # Sorted, as tyro's order may change; to leave the option out means None.
     choices = sorted({*choices} - {"None"})
-    near = difflib.get_close_matches(value.strip("'"), choices, n=1)
-    hint = f"did you mean {near[0]}?" if near else ""
-    if "," in value:
-        hint = "separate values by spaces, not by commas"
+    commas = "separate values by spaces, not by commas"
+    hint = commas if "," in value else did_you_mean(value.strip("'"), choices, "")
     wrong = f"must be one of {', '.join(map(repr, choices))}"
     return InnerloopError(argument, wrong, got=value, hint=hint)
 

@@ -17,7 +17,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
 from innerloop.errors import InnerloopError
-from innerloop.parallel.mesh import local_copy
 from innerloop.parallel.precision import at_least_float32
 
 Selection = str | Collection[str] | Callable[[str], bool] | None
@@ -222,14 +221,6 @@ def check_trainable(params: PyTree, who: str) -> None:
                 got=getattr(leaf, "dtype", type(leaf).__name__),
                 hint="keep only float arrays in the parameters and close over the rest",
             )
-
-
-def check_no_nan(params: PyTree, who: str) -> None:
-    """Raise InnerloopError, on behalf of `who`, if a parameter holds NaN, so that no loss or task is blamed for it."""
-    for path, leaf in by_path(params).items():
-        if np.isnan(np.asarray(local_copy(leaf))).any():
-            wrong = f"parameter `{path}` holds NaN" if path else "the parameter array holds NaN"
-            raise InnerloopError(who, wrong, hint="give parameters without NaN")
 
 
 def is_numeric(x: Any) -> bool:

@@ -1,9 +1,10 @@
 """Checks of the arguments of `innerloop.fit`, before anything is written."""
 
 import jax
+import numpy as np
 
 from innerloop.config.bounds import SEED
-from innerloop.engine.pytree import check_no_nan, check_trainable, paths
+from innerloop.engine.pytree import by_path, check_trainable, paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError, check_count
 from innerloop.parallel import multi_process
@@ -25,11 +26,19 @@ def checked_seed(number: object) -> int:
 def check_parameters(params: Params) -> None:
     """Raise InnerloopError unless these are float arrays without NaN and with unique paths."""
     check_trainable(params, "fit")
-    check_no_nan(params, "fit")
+    _check_no_nan(params)
     names = paths(params)
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise InnerloopError("fit", "two parameters share a path", got=twice[0], hint="rename one of them")
+
+
+def _check_no_nan(params: Params) -> None:
+    """Raise InnerloopError if a parameter holds NaN, so that no loss or task is blamed for it."""
+    for path, leaf in by_path(params).items():
+        if np.isnan(np.asarray(leaf)).any():
+            wrong = f"parameter `{path}` holds NaN" if path else "the parameter array holds NaN"
+            raise InnerloopError("fit", wrong, hint="give parameters without NaN")
 
 
 def check_one_process() -> None:

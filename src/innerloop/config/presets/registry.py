@@ -10,7 +10,6 @@ use MAML's protocol for mini-ImageNet. On Omniglot, the inner step size of first
 one.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -24,7 +23,7 @@ from innerloop.config.presets.relatives import RELATIVES, cavia, maml_plus_plus,
 from innerloop.config.presets.sinusoid import sinusoid, sinusoid_reptile
 from innerloop.config.presets.table import table
 from innerloop.config.schema import Config
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, did_you_mean
 
 
 @cache
@@ -70,5 +69,4 @@ def preset(name: str) -> Config:
 
 def nearest(name: str) -> str:
     """A hint about an unknown name: the presets that are spelt nearly so."""
-    near = difflib.get_close_matches(name, all_presets(), n=3, cutoff=0.4)
-    return "did you mean " + " or ".join(near) + "?" if near else "`innerloop list` lists the presets"
+    return did_you_mean(name, all_presets(), "`innerloop list` lists the presets", most=3, cutoff=0.4)
