@@ -29,9 +29,9 @@ from benchmarks.speed import flops
 from benchmarks.speed.page import PAGE
 from benchmarks.speed.problem import KEY, experiment, outer_loop
 from benchmarks.speed.workloads import Workload
-from innerloop.engine import outer
 from innerloop.io.files import write_text
 from innerloop.nn.kernels.backend import GPU_CONVOLUTION
+from innerloop.parallel.mesh import task_mesh
 
 RESULT = FOLDER / "counts-h200.json"
 COPY = 4.3e12
@@ -53,7 +53,7 @@ def compiled(w: Workload, devices: list[Any]) -> jax.stages.Compiled:
     """Compile a few meta-steps."""
     with code_path("gpu"), mock.patch.dict(os.environ, {GPU_CONVOLUTION: "pallas"}):
         made = experiment(w)
-        loop = outer_loop(made, outer.task_mesh(w.tasks, devices))
+        loop = outer_loop(made, task_mesh(w.tasks, devices))
         everywhere = NamedSharding(loop.mesh, PartitionSpec())
         abstract = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere)
         start = lambda: loop.start(made.init_params(), jax.random.key(KEY))

@@ -14,7 +14,7 @@ from benchmarks.accuracy.tables import table
 from benchmarks.programs.cost import Cost, cost_of
 from benchmarks.speed.problem import KEY, compile_steps, experiment, outer_loop
 from benchmarks.speed.workloads import Workload
-from innerloop.engine import outer
+from innerloop.parallel.mesh import task_mesh
 
 STEPS = 2
 """Meta-steps in the counted program."""
@@ -34,7 +34,7 @@ def count(w: Workload, path: str) -> Cost:
     """The cost of one meta-step on one device."""
     with code_path(path):
         made = experiment(w)
-        loop = outer_loop(made, outer.task_mesh(w.tasks, jax.devices()[:1]))
+        loop = outer_loop(made, task_mesh(w.tasks, jax.devices()[:1]))
         state = loop.start(made.init_params(), jax.random.key(KEY))
         return cost_of(compile_steps(loop, state, STEPS).as_text() or "") * (1 / STEPS)
 

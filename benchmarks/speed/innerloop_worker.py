@@ -24,8 +24,9 @@ from benchmarks.speed.problem import (
 )
 from benchmarks.speed.worker_protocol import serve
 from benchmarks.speed.workloads import from_dict
-from innerloop.engine import outer
+from innerloop.engine import task_draws
 from innerloop.parallel.cpu_devices import use_cores
+from innerloop.parallel.mesh import task_mesh
 from innerloop.tasks.datasets import memmap
 from innerloop.tasks.episodes import Episodes
 from innerloop.tasks.streaming import StreamedEpisodes
@@ -100,7 +101,7 @@ class Sampler(Ours):
 
         Training and the NumPy sampler do the same: neither keeps a task after drawing the next.
         """
-        mesh = outer.task_mesh(self.w.tasks)
+        mesh = task_mesh(self.w.tasks)
         by_task = jax.sharding.PartitionSpec("tasks")
         everywhere = jax.sharding.PartitionSpec()
 
@@ -113,7 +114,7 @@ class Sampler(Ours):
         split = jax.shard_map(
             draw, mesh=mesh, in_specs=(everywhere, by_task), out_specs=by_task, check_vma=False
         )
-        function = jax.jit(lambda e, key, step: split(e, outer.task_keys(key, step, self.w.tasks)))
+        function = jax.jit(lambda e, key, step: split(e, task_draws.task_keys(key, step, self.w.tasks)))
         episodes = jax.device_put(episodes, jax.sharding.NamedSharding(mesh, everywhere))
         return lambda key, step: function(episodes, key, step)
 

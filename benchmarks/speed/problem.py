@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from benchmarks.speed.workloads import Workload
 from innerloop.config.schema import Config, DataConfig, InnerConfig, ModelConfig, OuterConfig, Precision
-from innerloop.engine import outer
+from innerloop.engine import meta_state, outer
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.pytree import paths
 from innerloop.engine.types import Batch, Task
@@ -83,7 +83,7 @@ def outer_loop(made: SupervisedExperiment, mesh: Mesh | None = None) -> outer.Ou
     )
 
 
-def compile_steps(loop: outer.OuterLoop, state: outer.MetaState, steps: int) -> jax.stages.Compiled:
+def compile_steps(loop: outer.OuterLoop, state: meta_state.MetaState, steps: int) -> jax.stages.Compiled:
     """Compile `steps` meta-steps; `loop.run` then uses the program."""
     program: Any = loop.program(steps)
     data = loop.data(state, steps)
@@ -94,7 +94,7 @@ def compile_steps(loop: outer.OuterLoop, state: outer.MetaState, steps: int) -> 
 
 def first_tasks(made: SupervisedExperiment) -> Task:
     """The tasks of the first meta-step, with a leading axis."""
-    keys = outer.task_keys(jax.random.key(KEY), jnp.zeros((), jnp.int32), made.config.outer.meta_batch)
+    keys = task_draws.task_keys(jax.random.key(KEY), jnp.zeros((), jnp.int32), made.config.outer.meta_batch)
     return jax.jit(lambda keys: jax.lax.map(made.train_tasks().sample, keys))(keys)
 
 

@@ -35,7 +35,7 @@ from innerloop.cli.user_examples import read_points
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
 from innerloop.config.serialization import to_json
-from innerloop.engine import outer
+from innerloop.engine import meta_state
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import open_regular, parse_json, read_bytes
 from innerloop.learner.pretrained import load_initialisation
@@ -352,8 +352,8 @@ def test_checkpoints_of_other_files(checkpoint_files: Path, name: str, kind: str
         read_state(checkpoint_files)
 
 
-def fresh(params: Any, optimizer: optax.GradientTransformation) -> outer.MetaState:
-    return outer.MetaState(params, optimizer.init(params), jax.random.key(1), jnp.asarray(0, jnp.int32))
+def fresh(params: Any, optimizer: optax.GradientTransformation) -> meta_state.MetaState:
+    return meta_state.MetaState(params, optimizer.init(params), jax.random.key(1), jnp.asarray(0, jnp.int32))
 
 
 def read_state(folder: Path) -> None:

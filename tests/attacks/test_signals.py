@@ -15,7 +15,8 @@ from benchmarks.scaling.launch import Process
 from tests.compilation import quick_variables
 
 from innerloop.config.schema import Config
-from innerloop.engine.outer import MeshLoop, MetaState
+from innerloop.engine.mesh_loop import MeshLoop
+from innerloop.engine.meta_state import MetaState
 from innerloop.training import signals
 from innerloop.training.signals import Stopped
 from innerloop.training.storage import checkpoint

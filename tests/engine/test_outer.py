@@ -10,13 +10,14 @@ import optax
 import pytest
 
 from innerloop.algorithms import maml
-from innerloop.engine import outer
+from innerloop.engine import meta_state, outer, task_draws
 from innerloop.engine.counted_scan import scan_up_to
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.types import TwoStageSampler
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP
 from innerloop.nn.losses import mean_squared_error
+from innerloop.parallel.mesh import task_mesh
 from innerloop.tasks.sinusoid import Sinusoid
 
 pytestmark = pytest.mark.optimised  # quickly compiled programs of several lengths round otherwise
@@ -33,7 +34,7 @@ def loop(meta_batch: int = 4, tasks: Any = WAVES, **keywords: Any) -> outer.Oute
 LOOP = loop()
 
 
-def fresh() -> tuple[Any, outer.MetaState]:
+def fresh() -> tuple[Any, meta_state.MetaState]:
     params = MLP(1, 1, hidden=(4,), key=jax.random.key(0))
     return params, LOOP.init(params, jax.random.key(1))
 
@@ -67,7 +68,7 @@ def test_dispatch_length_changes_no_bit(six):
 CUTS = [(1, 5), (2, 2, 2), (5, 1), (6,)]
 
 
-def cut(many: outer.OuterLoop, cuts: tuple[int, ...]) -> tuple[outer.MetaState, Any]:
+def cut(many: outer.OuterLoop, cuts: tuple[int, ...]) -> tuple[meta_state.MetaState, Any]:
     """The last state and all records of a run in parts."""
     state, seen = fresh()[1], []
     for steps in cuts:
@@ -78,7 +79,7 @@ def cut(many: outer.OuterLoop, cuts: tuple[int, ...]) -> tuple[outer.MetaState, 
 
 def test_one_program_for_all_lengths_up_to_the_largest(monkeypatch: pytest.MonkeyPatch):
     """However a run is cut: the same bits and records."""
-    monkeypatch.setattr(outer, "AHEAD_BYTES", 0)
+    monkeypatch.setattr(task_draws, "AHEAD_BYTES", 0)
     many, whole = loop(), loop().run(fresh()[1], 6)
     for cuts in CUTS:
         same_bits(cut(many, cuts), whole)
@@ -162,9 +163,9 @@ def test_every_step_has_tasks_of_its_own(six):
 
 
 def test_meshes():
-    assert outer.task_mesh(4).size == 2
-    assert outer.task_mesh(3).size == 1  # 3 tasks do not split evenly over 2 devices
-    assert outer.task_mesh(4, jax.devices()[:1]).size == 1
+    assert task_mesh(4).size == 2
+    assert task_mesh(3).size == 1  # 3 tasks do not split evenly over 2 devices
+    assert task_mesh(4, jax.devices()[:1]).size == 1
 
 
 @pytest.mark.parametrize(
@@ -224,17 +225,17 @@ class Forwarding:
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_what_is_drawn_apart_changes_no_bit(monkeypatch, chunk):
     """Where tasks are too large to be kept: drawn at once and fetched one after the other."""
-    monkeypatch.setattr(outer, "AHEAD_BYTES", 0)
+    monkeypatch.setattr(task_draws, "AHEAD_BYTES", 0)
     same_bits(loop(tasks=Apart(), chunk=chunk).run(fresh()[1], 2), loop(chunk=chunk).run(fresh()[1], 2))
 
 
 def test_what_is_drawn_apart():
     """All of a task comes of what was drawn, unless a class has a `sample` of its own."""
     key = jax.random.key(0)
-    draw, fetch = outer._draw_and_fetch(Apart())
+    draw, fetch = task_draws.draw_and_fetch(Apart())
     assert draw(key) == {"key": key}
     same_bits(fetch(draw(key)), Sinusoid(3, 3).sample(key))
     for other in (Sinusoid(3, 3), OwnSample(), Forwarding()):
-        draw, fetch = outer._draw_and_fetch(other)
+        draw, fetch = task_draws.draw_and_fetch(other)
         assert draw(key) is key
         same_bits(fetch(key), other.sample(key))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from innerloop.config.schema import Config
-from innerloop.engine.outer import MetaState
+from innerloop.engine.meta_state import MetaState
 from innerloop.training.build import build
 from innerloop.training.storage import checkpoint, weights
 from innerloop.training.train import train

@@ -29,7 +29,7 @@ from innerloop.config.schema import (
     RLConfig,
 )
 from innerloop.config.serialization import from_json, to_json
-from innerloop.engine import outer
+from innerloop.engine import meta_state
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.pytree import paths
 from innerloop.learner.learner import Learner
@@ -177,7 +177,7 @@ def adapted_files(root: Path) -> Attempt:
 def checkpoints(root: Path) -> Attempt:
     """Every file of a checkpoint; what is read is what was written, to the bit, or it is refused."""
     params: Any = model()
-    state = outer.MetaState(
+    state = meta_state.MetaState(
         params, optax.adam(0.1).init(params), jax.random.key(1), jnp.asarray(7, jnp.int32)
     )
     manager = checkpoint.manager(root / "checkpoints")

@@ -15,7 +15,8 @@ from innerloop.engine.algorithm import _QUERY, loss_key
 from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import Derivative, InnerLoop
 from innerloop.engine.loss import Adapted, Loss
-from innerloop.engine.outer import OuterLoop, task_keys
+from innerloop.engine.outer import OuterLoop
+from innerloop.engine.task_draws import task_keys
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 

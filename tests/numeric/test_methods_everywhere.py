@@ -16,7 +16,8 @@ from innerloop.algorithms import cavia, imaml, maml_plus_plus, meta_sgd, online_
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.inner import Derivative, InnerLoop
 from innerloop.engine.learned_rates import WithRates
-from innerloop.engine.outer import OuterLoop, task_keys
+from innerloop.engine.outer import OuterLoop
+from innerloop.engine.task_draws import task_keys
 from innerloop.engine.types import Batch, Task
 from innerloop.nn.losses import cross_entropy, mean_squared_error
 from innerloop.parallel.mesh import task_mesh

@@ -10,12 +10,12 @@ import pytest
 from numeric_cases import assert_close, flat, mlp, normal, sgd
 
 from innerloop.algorithms import fomaml, maml, reptile
-from innerloop.engine import chunking, outer
+from innerloop.engine import chunking, task_draws
 from innerloop.engine.outer import OuterLoop
 from innerloop.engine.pytree import global_norm
 from innerloop.engine.types import Batch, Task
 from innerloop.nn.losses import mean_squared_error
-from innerloop.parallel.mesh import REPLICATED, SPLIT, mean_over_devices
+from innerloop.parallel.mesh import REPLICATED, SPLIT, mean_over_devices, task_mesh
 from innerloop.parallel.param_sharding import on_mesh
 
 TASKS = 8
@@ -48,7 +48,7 @@ def mean_gradient(chunk: int | None, devices: int, make=maml) -> Any:
         distribution,
         meta_batch=TASKS,
         chunk=chunk,
-        mesh=outer.task_mesh(TASKS, jax.devices()[:devices]),
+        mesh=task_mesh(TASKS, jax.devices()[:devices]),
     )
     state, _ = loop.run(loop.init(params, jax.random.key(3)), 1)
     return jax.tree.map(jnp.subtract, params, state.params)
@@ -92,9 +92,9 @@ def test_permuting_tasks_permutes_nothing():
 def test_tasks_drawn_ahead_are_the_same_tasks(bytes_kept: int, ahead: int, monkeypatch: pytest.MonkeyPatch):
     """Six meta-steps drawn one at a time from their keys, two at a time, or all at once: the same run."""
     loss, params, distribution = problem()
-    monkeypatch.setattr(outer, "AHEAD_BYTES", bytes_kept)
+    monkeypatch.setattr(task_draws, "AHEAD_BYTES", bytes_kept)
     draw, keys = distribution.sample, jax.random.split(jax.random.key(0), TASKS)
-    assert outer._steps_ahead(draw, keys, 6) == ahead
+    assert task_draws.steps_ahead(draw, keys, 6) == ahead
     loop = OuterLoop(maml(loss, sgd(2)), optax.adam(1e-2), distribution, meta_batch=TASKS)
     state, info = loop.run(loop.init(params, jax.random.key(3)), 6)
     assert info.outer_loss.shape == (6,)
@@ -136,7 +136,7 @@ def test_half_precision_adds_up_any_number_of_tasks(dtype: Any, slope: int):
 @pytest.mark.parametrize("devices", [2, 4])
 def test_half_precision_adds_up_devices(devices: int):
     """Two means near the largest float16 have a mean, too."""
-    mesh = outer.task_mesh(devices, jax.devices()[:devices])
+    mesh = task_mesh(devices, jax.devices()[:devices])
     mean = on_mesh(lambda x: mean_over_devices(x[0]), mesh, SPLIT, REPLICATED)(
         jnp.full(devices, 6e4, jnp.float16)
     )

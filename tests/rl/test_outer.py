@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, EvaluationConfig, ModelConfig, RLConfig
-from innerloop.engine import outer
+from innerloop.engine import meta_state
 from innerloop.errors import InnerloopError
 from innerloop.training.build import build
 from innerloop.training.reinforcement import RLExperiment
@@ -29,11 +29,11 @@ def tiny(name: str = "navigation-maml-trpo", **rl: Any) -> Config:
     )
 
 
-def begin(e: RLExperiment, seed: int = 0) -> outer.MetaState:
+def begin(e: RLExperiment, seed: int = 0) -> meta_state.MetaState:
     return e.outer_loop(e.environment).start(e.init_params(), jax.random.key(seed))
 
 
-def flat(state: outer.MetaState) -> np.ndarray:
+def flat(state: meta_state.MetaState) -> np.ndarray:
     return np.asarray(ravel_pytree(state.params)[0])
 
 

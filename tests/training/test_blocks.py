@@ -14,8 +14,8 @@ from test_interruption import same_run
 
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, EvaluationConfig
-from innerloop.engine import outer
-from innerloop.engine.outer import MeshLoop
+from innerloop.engine import task_draws
+from innerloop.engine.mesh_loop import MeshLoop
 from innerloop.training import pace, signals
 from innerloop.training.block_log import EMPTY, BlockLog, of_record
 from innerloop.training.loop import Progress
@@ -29,7 +29,7 @@ from innerloop.training.train import train
 @pytest.fixture(autouse=True)
 def one_step_at_a_time(monkeypatch: pytest.MonkeyPatch):
     """Tasks are not drawn ahead, and no dispatch is short enough for a second meta-step."""
-    monkeypatch.setattr(outer, "AHEAD_BYTES", 0)
+    monkeypatch.setattr(task_draws, "AHEAD_BYTES", 0)
     monkeypatch.setattr(pace, "TARGET_SECONDS", 0.0)
 
 
@@ -47,7 +47,7 @@ def whole(waves: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of `waves` that was never interrupted, however it was cut."""
     folder = tmp_path_factory.mktemp("blocks") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outer, "AHEAD_BYTES", 0)
+        patch.setattr(task_draws, "AHEAD_BYTES", 0)
         train(waves, folder)
     return folder
 

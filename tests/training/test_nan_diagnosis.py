@@ -16,7 +16,8 @@ from innerloop.algorithms.maml import MAML
 from innerloop.config.schema import Config
 from innerloop.engine.diagnosis import Place
 from innerloop.engine.meta_state import MetaState, copy_to_host, restore_to_device
-from innerloop.engine.outer import OuterLoop, StepInfo, task_keys
+from innerloop.engine.outer import OuterLoop, StepInfo
+from innerloop.engine.task_draws import task_keys
 from innerloop.engine.types import Batch, LossFn, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.training import nan_diagnosis

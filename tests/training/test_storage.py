@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from innerloop.config.schema import Config, InnerConfig
 from innerloop.config.serialization import to_json
-from innerloop.engine import outer
+from innerloop.engine import meta_state
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader
 from innerloop.io.files import write_text
@@ -30,9 +30,9 @@ from innerloop.training.trained import load_trained
 ADAM = optax.adam(0.1)
 
 
-def state(width: int = 4, optimizer: optax.GradientTransformation = ADAM) -> outer.MetaState:
+def state(width: int = 4, optimizer: optax.GradientTransformation = ADAM) -> meta_state.MetaState:
     params: Any = MLP(1, 1, hidden=(width,), key=jax.random.key(3))
-    return outer.MetaState(params, optimizer.init(params), jax.random.key(4), jnp.asarray(7, jnp.int32))
+    return meta_state.MetaState(params, optimizer.init(params), jax.random.key(4), jnp.asarray(7, jnp.int32))
 
 
 def test_a_new_run(tmp_path: Path):

@@ -20,7 +20,7 @@ from innerloop.parallel.compile_once import compile_once
 
 if TYPE_CHECKING:
     from innerloop.engine.algorithm import Algorithm
-    from innerloop.engine.outer import MetaState
+    from innerloop.engine.meta_state import MetaState
 
 Layers = Callable[[Params, PyTree], dict[str, Array]]
 """`layers(params, batch)`: the output of every layer, from first to last."""

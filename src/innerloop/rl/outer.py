@@ -7,8 +7,8 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.counted_scan import scan_up_to
 from innerloop.engine.diagnosis import Diverged
-from innerloop.engine.meta_state import restore_to_device
-from innerloop.engine.outer import MeshLoop, MetaState
+from innerloop.engine.mesh_loop import MeshLoop
+from innerloop.engine.meta_state import MetaState, restore_to_device
 from innerloop.engine.types import Params
 from innerloop.parallel.mesh import mean_over_devices
 from innerloop.rl.broken_trajectories import first_fatal, in_words

@@ -9,7 +9,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.outer import GradientLoop, MetaState, StepInfo
+from innerloop.engine.meta_state import MetaState
+from innerloop.engine.outer import GradientLoop, StepInfo
 from innerloop.engine.types import Task
 
 

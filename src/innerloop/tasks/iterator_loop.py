@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.outer import MetaState
+from innerloop.engine.meta_state import MetaState
 from innerloop.engine.types import Task
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted

@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.config.schema import Config
 from innerloop.engine.evaluate import Curve
-from innerloop.engine.outer import MeshLoop
+from innerloop.engine.mesh_loop import MeshLoop
 from innerloop.engine.pytree import by_path
 from innerloop.engine.types import FiniteTasks, Params
 from innerloop.io.untrusted import JsonObject

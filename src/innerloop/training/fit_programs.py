@@ -12,8 +12,8 @@ from innerloop.engine.algorithm import loss_key
 from innerloop.engine.distribution import bits_of, with_jax_arrays
 from innerloop.engine.evaluate import Score
 from innerloop.engine.jaxprs import constants_of
+from innerloop.engine.meta_state import MetaState
 from innerloop.engine.optimizer import apply_optimizer
-from innerloop.engine.outer import MetaState
 from innerloop.engine.pytree import by_path
 from innerloop.engine.types import Task, TaskDistribution
 from innerloop.io.digests import sha256

@@ -3,7 +3,7 @@
 import os
 from contextlib import suppress
 
-from innerloop.engine.outer import MetaState
+from innerloop.engine.meta_state import MetaState
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject

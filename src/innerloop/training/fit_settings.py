@@ -8,7 +8,8 @@ import json
 from jax.sharding import Mesh
 
 from innerloop.engine.algorithm import described
-from innerloop.engine.outer import MetaState, OuterLoop
+from innerloop.engine.meta_state import MetaState
+from innerloop.engine.outer import OuterLoop
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject, read_object
 from innerloop.tasks.iterator_loop import IteratorOuterLoop

@@ -14,7 +14,8 @@ from innerloop.engine.distribution import check_distribution, with_jax_arrays
 from innerloop.engine.evaluate import Score, evaluator
 from innerloop.engine.learning_check import check_learns
 from innerloop.engine.loss import with_state
-from innerloop.engine.outer import GradientLoop, MeshLoop, OuterLoop
+from innerloop.engine.mesh_loop import MeshLoop
+from innerloop.engine.outer import GradientLoop, OuterLoop
 from innerloop.engine.scores import score_shapes
 from innerloop.engine.types import Params, TaskDistribution
 from innerloop.io.untrusted import JsonObject

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from innerloop.engine.outer import MetaState
+from innerloop.engine.meta_state import MetaState
 from innerloop.engine.types import Params
 from innerloop.io.text import as_json
 from innerloop.io.untrusted import JsonObject

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from innerloop.config.schema import Config
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.outer import MeshLoop
+from innerloop.engine.mesh_loop import MeshLoop
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject

@@ -13,7 +13,8 @@ from innerloop.config.schema import Config, Normalization
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import Score, evaluator, steps_to_record
 from innerloop.engine.loss import Loss
-from innerloop.engine.outer import MeshLoop, OuterLoop
+from innerloop.engine.mesh_loop import MeshLoop
+from innerloop.engine.outer import OuterLoop
 from innerloop.engine.types import Batch, LossFn, Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.nn.layers import Linear

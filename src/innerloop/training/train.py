@@ -13,7 +13,7 @@ import jax
 from innerloop.config.data_settings import check_read
 from innerloop.config.schema import Config
 from innerloop.config.serialization import from_json, to_json
-from innerloop.engine.outer import MetaState
+from innerloop.engine.meta_state import MetaState
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.parallel import multi_process

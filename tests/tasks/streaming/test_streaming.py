@@ -13,11 +13,12 @@ import optax
 import pytest
 
 from innerloop.algorithms import fomaml
-from innerloop.engine import outer
+from innerloop.engine import meta_state, outer, task_draws
 from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP
 from innerloop.nn.losses import cross_entropy
+from innerloop.parallel.mesh import task_mesh
 from innerloop.tasks.class_arrays import ClassArrays, starts_of
 from innerloop.tasks.datasets import memmap
 from innerloop.tasks.episodes import EpisodeRows, Episodes
@@ -70,7 +71,7 @@ def model():
 
 def fresh():
     params: Any = model()
-    return outer.MetaState(
+    return meta_state.MetaState(
         jax.tree.map(jnp.array, params),
         OPTIMIZER.init(params),
         jax.random.key(7),
@@ -79,7 +80,7 @@ def fresh():
 
 
 def streamed(episodes, **options):
-    defaults = {"meta_batch": 4, "mesh": outer.task_mesh(4, jax.devices()[:1])}
+    defaults = {"meta_batch": 4, "mesh": task_mesh(4, jax.devices()[:1])}
     return StreamedOuterLoop(ALGORITHM, OPTIMIZER, episodes, **(defaults | options))
 
 
@@ -96,7 +97,7 @@ def test_tasks_are_those_of_resident_episodes(classes, episodes):
     assert tasks.support.inputs.dtype == np.uint8
     assert tasks.query.targets.shape == (2, 4, 6)
     for i in range(2):
-        keys = outer.task_keys(state.key, jnp.asarray(5 + i), 4)
+        keys = task_draws.task_keys(state.key, jnp.asarray(5 + i), 4)
         wanted = sample_all(keys)
         for got, want in zip(tasks, wanted, strict=True):
             np.testing.assert_array_equal(got.inputs[i], np.rint(np.asarray(want.inputs) * 255))
@@ -117,7 +118,7 @@ def test_support_and_query_are_disjoint_and_of_the_drawn_classes(classes):
 
 
 def test_training_streamed_is_training_resident(classes, episodes):
-    mesh = outer.task_mesh(4, jax.devices()[:1])
+    mesh = task_mesh(4, jax.devices()[:1])
     resident = outer.OuterLoop(ALGORITHM, OPTIMIZER, Episodes(classes, 3, 2, 2), meta_batch=4, mesh=mesh)
     want, got = fresh(), fresh()
     with streamed(episodes) as loop:
@@ -154,7 +155,7 @@ def test_another_state_restarts_the_reader(episodes):
 
 
 def test_chunks_and_devices_do_not_change_the_tasks(episodes):
-    mesh = outer.task_mesh(4, jax.devices()[:2])
+    mesh = task_mesh(4, jax.devices()[:2])
     with streamed(episodes) as loop, streamed(episodes, chunk=1, mesh=mesh) as chunked:
         want, got = loop.run(fresh(), 3)[1], chunked.run(fresh(), 3)[1]
     np.testing.assert_allclose(want.outer_loss, got.outer_loss, rtol=1e-5)
@@ -262,7 +263,7 @@ def test_reading_goes_on_while_the_device_computes(episodes):
 
     algorithm = fomaml(loss, InnerLoop(optax.sgd(0.1), steps=0))
     slow_reads = watched(episodes, wait=0.05)  # 0.1 s a block
-    mesh = outer.task_mesh(4, jax.devices()[:1])
+    mesh = task_mesh(4, jax.devices()[:1])
     with StreamedOuterLoop(algorithm, OPTIMIZER, slow_reads, meta_batch=4, mesh=mesh) as loop:
         state, _ = loop.run(fresh(), 1)
         jax.block_until_ready(state)

@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from innerloop.engine.outer import MetaState
+from innerloop.engine.meta_state import MetaState
 from innerloop.engine.pytree import by_path, paths
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
