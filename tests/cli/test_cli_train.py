@@ -5,7 +5,8 @@ import signal
 import pytest
 
 from innerloop.cli import progress
-from innerloop.cli.train import TrainRL, _parse_with_preset, _plan
+from innerloop.cli.train_arguments import TrainRL, parse_with_preset
+from innerloop.cli.train_plan import plan
 from innerloop.config.presets.registry import preset
 from innerloop.config.serialization import to_json
 from innerloop.training.storage import weights
@@ -145,9 +146,7 @@ def test_data_that_do_not_fit_are_refused_at_once(complaint, words, told):
 
 
 def test_a_preset_beside_an_option_with_a_presets_name_has_its_own_options():
-    arguments = _parse_with_preset(
-        ("--folder", "sinusoid-maml", "navigation-maml-trpo", "--rl.horizon", "50")
-    )
+    arguments = parse_with_preset(("--folder", "sinusoid-maml", "navigation-maml-trpo", "--rl.horizon", "50"))
     assert isinstance(arguments, TrainRL)
     assert (arguments.preset, arguments.rl.horizon, arguments.rl.reward) == (
         "navigation-maml-trpo",
@@ -158,7 +157,7 @@ def test_a_preset_beside_an_option_with_a_presets_name_has_its_own_options():
 
 def test_settings_of_policies_beside_another_data_set():
     words = ("sinusoid-maml", "--data.dataset", "navigation", "--rl.horizon", "50")
-    arguments = _parse_with_preset(words)
+    arguments = parse_with_preset(words)
     assert isinstance(arguments, TrainRL)
     assert (arguments.data.dataset, arguments.rl.horizon) == ("navigation", 50)
 
@@ -174,7 +173,7 @@ def test_a_resumed_policy_keeps_its_own_settings(complaint, tmp_path):
     told = complaint("train", "--resume", tmp_path, "--rl.horizon", 50)
     assert told.startswith("innerloop: --rl.horizon: the resumed run keeps its own setting, 100, got 50; ")
     words = ("--resume", str(tmp_path), "--rl.horizon", "100")
-    assert _plan(_parse_with_preset(words), words) == (tmp_path, config)
+    assert plan(parse_with_preset(words), words) == (tmp_path, config)
 
 
 def test_a_run_whose_step_size_decays_keeps_its_length(complaint, tmp_path):

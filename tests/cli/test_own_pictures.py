@@ -11,7 +11,9 @@ import PIL.Image
 import pytest
 
 from innerloop.cli import main
-from innerloop.cli.train import _parse_with_preset, _plan, _start_in_words
+from innerloop.cli.train import _start_in_words
+from innerloop.cli.train_arguments import parse_with_preset
+from innerloop.cli.train_plan import plan
 from innerloop.config.presets.registry import preset
 from innerloop.engine.pytree import paths
 from innerloop.errors import InnerloopError
@@ -196,9 +198,9 @@ def test_a_start_of_other_data_is_not_inherited(tmp_path):
         (["--model.start", "cifar-fs-5way-1shot-maml", ANIL, *pictures], "cifar-fs-5way-1shot-maml"),
         ([ANIL, "--model.start", ""], ""),
     ):
-        arguments = _parse_with_preset(words)
+        arguments = parse_with_preset(words)
         assert arguments.model.start == expected
-        config = _plan(arguments, words)[1]
+        config = plan(arguments, words)[1]
         assert config is not None
         assert config.model.start == expected
 
@@ -206,7 +208,7 @@ def test_a_start_of_other_data_is_not_inherited(tmp_path):
 def test_photographs_with_a_preset_of_drawings_are_not_rotated():
     """Nor do they keep other settings of the preset's data set; a setting that is given is kept."""
     own = ("--data.dataset", "folder", "--data.folder", "pictures")
-    given = lambda *words: _parse_with_preset(words).data
+    given = lambda *words: parse_with_preset(words).data
     assert given("omniglot-5way-1shot-maml").rotations
     assert not given("omniglot-5way-1shot-maml", *own).rotations
     assert given("omniglot-5way-1shot-maml", *own, "--data.rotations").rotations

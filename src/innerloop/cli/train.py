@@ -1,109 +1,27 @@
 """`innerloop train`: meta-train a preset, or resume a run."""
 
-import dataclasses
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
 
-import tyro
-from tyro.conf import arg
-
-from innerloop.cli.common import Devices, console, parse, start_jax
-from innerloop.config.bounds import SEED, Bounds
-from innerloop.config.data_settings import check_places, check_read, for_dataset
-from innerloop.config.presets.registry import all_presets, preset
+from innerloop.cli.common import console, parse, start_jax
+from innerloop.cli.train_arguments import Basics, Train, parse_with_preset, with_settings
+from innerloop.cli.train_plan import plan
+from innerloop.config.presets.registry import all_presets
 from innerloop.config.schema import (
-    AlgorithmName,
     Config,
-    DataConfig,
-    EvaluationConfig,
-    InnerConfig,
-    ModelConfig,
-    OuterConfig,
-    Precision,
-    RLConfig,
 )
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
-from innerloop.io.files import check_output_folder
 from innerloop.io.text import counted
 from innerloop.training.signals import Stopped
-
-
-def _distributed_option(name: str, metavar: str, hint: str = "") -> Any:
-    """The settings of an option `--distributed.NAME`."""
-    return arg(name=f"distributed.{name}", metavar=metavar, help_behavior_hint=hint)
-
-
-@dataclass(frozen=True)
-class Basics:
-    """Meta-train a preset into a run folder, or resume a run.
-
-    Example: innerloop train omniglot-5way-1shot-maml --outer.meta-steps 2000
-
-    Every setting of the preset can be changed: --data.*, --model.*, --inner.*, --outer.*,
-    --evaluation.* and, in reinforcement learning, --rl.*. `innerloop train PRESET -H` lists them with the
-    preset's values.
-    """
-
-    preset: Annotated[str | None, tyro.conf.Positional, arg(metavar="[PRESET]", help_behavior_hint="")] = None
-    """The preset; see `innerloop list`."""
-    folder: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/PRESET)")] = None
-    """Where to keep the run."""
-    resume: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
-    """Resume the run in this folder; only its length may change."""
-    devices: Devices = None
-    """CPU devices to split tasks over."""
-    distributed: bool = False
-    """Run as one of several processes. Slurm, Open MPI or Kubernetes tell which one; otherwise set the next three
-    options, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
-    coordinator: Annotated[str | None, _distributed_option("coordinator", "HOST:PORT")] = None
-    """Address that the first process listens on."""
-    processes: Annotated[int | None, Bounds(1, 100_000), _distributed_option("processes", "N")] = None
-    """Number of processes."""
-    process: Annotated[int | None, Bounds(0, 100_000), _distributed_option("process", "I")] = None
-    """Index of this process, from 0."""
-    patience: Annotated[
-        int, Bounds(1, 1_000_000), _distributed_option("patience", "SECONDS", "(default: 60)")
-    ] = 60
-    """Silence after which another process counts as lost."""
-    algorithm: Annotated[AlgorithmName, arg(help_behavior_hint="(default: the preset's)")] = "maml"
-    """Meta-learning algorithm."""
-    seed: Annotated[int, SEED] = 0
-    """Seed for the initial weights and the training tasks."""
-    seeds: Annotated[str | None, arg(metavar="A..B", help_behavior_hint="")] = None
-    """Train once per seed, for example 0..4, into DIR/seed-N."""
-    at_once: Annotated[int, Bounds(1, 1000), arg(metavar="N", help_behavior_hint="(default: 1)")] = 1
-    """Number of seeds to train at the same time, each in its own process with a share of the machine."""
-    precision: Annotated[Precision, arg(help_behavior_hint="(default: the preset's)")] = "float32"
-    """Precision of the inputs of matrix products on an accelerator, in training and at test."""
-
-
-@dataclass(frozen=True)
-class Train(Basics):
-    """Meta-train a preset into a run folder, or resume a run. Defaults are the preset's."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    inner: InnerConfig = field(default_factory=InnerConfig)
-    outer: OuterConfig = field(default_factory=OuterConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-
-
-@dataclass(frozen=True)
-class TrainRL(Train):
-    """`Train` with the settings of reinforcement learning."""
-
-    rl: RLConfig = field(default_factory=RLConfig)
 
 
 def run(argv: Sequence[str]) -> int:
     """Run `innerloop train` and return the exit code, 128 plus the signal number if a signal stopped it."""
     if {"-h", "--help"} & set(argv):
         parse(Basics, argv, name="train")
-    arguments = _parse_with_preset(argv)
+    arguments = parse_with_preset(argv)
     if arguments.at_once > 1 and arguments.seeds is None:
         raise InnerloopError("--at-once", "needs several seeds", got=arguments.at_once, hint="give --seeds")
     group = (arguments.coordinator, arguments.processes, arguments.process)
@@ -114,7 +32,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.seeds is not None:
         given = any(word == "--seed" or word.startswith("--seed=") for word in argv)
         return _run_seeds(arguments, argv, arguments.seeds, given)
-    folder, config = _plan(arguments, argv)
+    folder, config = plan(arguments, argv)
     start_jax(arguments.devices)
     return train_into(folder, config, resume=arguments.resume is not None)
 
@@ -127,7 +45,7 @@ def _run_seeds(arguments: Train, argv: Sequence[str], seeds: str, seed_given: bo
     if arguments.resume is not None or seed_given:
         hint = "leave out --resume and --seed"
         raise InnerloopError("--seeds", "already determines the runs", got=seeds, hint=hint)
-    folder, config = _plan(arguments, argv)
+    folder, config = plan(arguments, argv)
     jobs = unfinished(several, config, folder)
     if arguments.at_once > 1:
         from innerloop.cli.at_once import ParallelRunner
@@ -162,7 +80,7 @@ def _run_distributed(argv: Sequence[str], arguments: Train) -> int:
         if not multi_process.is_primary():
             return _train_as_worker(folder)
         # Only the primary reads the run's folder, writes and prints.
-        return train_into(*_plan(arguments, argv), resume=arguments.resume is not None)
+        return train_into(*plan(arguments, argv), resume=arguments.resume is not None)
 
     return processes.as_one(work, folder)
 
@@ -171,7 +89,7 @@ def _settings_digest(arguments: Train) -> bytes:
     """A digest of the settings that all processes must share; their folders may differ."""
     from innerloop.config.serialization import to_json
 
-    settings = to_json(_with_settings(Config(), arguments))
+    settings = to_json(with_settings(Config(), arguments))
     shared = f"{arguments.preset} {arguments.resume is not None} {settings}"
     return sha256([shared.encode()])
 
@@ -185,119 +103,6 @@ def _train_as_worker(folder: Path) -> int:
     except Stopped as stopped:
         return 128 + stopped.signal_number
     return 0
-
-
-def _parse_with_preset(argv: Sequence[str]) -> Train:
-    """The arguments, whose defaults are the preset's."""
-    presets = all_presets()
-    named = {word for word in argv if word in presets}
-    if len(named) > 1:  # all but one are values of options
-        named = {str(_arguments_of(argv, Config(), policies=True).preset)}
-    base = presets.get(next(iter(named), ""), Config())
-    rl_given = any(word.startswith("--rl.") for word in argv)
-    arguments = _arguments_of(argv, base, policies=rl_given)
-    if arguments.resume is not None:  # `_resumed` compares with the run's own settings
-        return arguments
-    dataset = arguments.data.dataset
-    if dataset != base.data.dataset:
-        # Start from a model that was trained on other data only if asked to.
-        model = dataclasses.replace(base.model, start="")
-        base = dataclasses.replace(base, model=model, data=for_dataset(base.data, dataset))
-    elif not rl_given:
-        return arguments
-    return _arguments_of(argv, base)
-
-
-def _arguments_of(argv: Sequence[str], base: Config, *, policies: bool = False) -> Train:
-    """The arguments, with the settings of `base` as defaults; `policies`: also take `--rl.*` whatever the base."""
-    cls = TrainRL if base.reinforcement or policies else Train
-    return parse(cls, argv, cls(**_settings_of(base, cls)), name="train")
-
-
-def _with_settings(config: Config, arguments: Train) -> Config:
-    """The config with the settings of the arguments."""
-    return dataclasses.replace(config, **_settings_of(arguments, type(arguments)))
-
-
-def _settings_of(source: Config | Train, cls: type[Train]) -> dict[str, Any]:
-    """The settings of a config, or of arguments, that arguments of this class have."""
-    names = {field.name for field in dataclasses.fields(cls)}
-    return {f.name: getattr(source, f.name) for f in dataclasses.fields(Config) if f.name in names}
-
-
-def _plan(arguments: Train, argv: Sequence[str]) -> tuple[Path, Config]:
-    """The folder of a run and its config. Raises InnerloopError for conflicting arguments."""
-    from innerloop.training.storage.run_directory import RunFolder
-
-    if arguments.resume is not None:
-        return arguments.resume, _resumed(arguments.resume, arguments, argv)
-    if arguments.preset is None:
-        hint = "name one (`innerloop list`), or --resume FOLDER"
-        raise InnerloopError("train", "needs a preset", hint=hint)
-    config = _with_settings(preset(arguments.preset), arguments)
-    _check_inputs(config)
-    folder = arguments.folder or Path("runs") / config.name
-    check_output_folder(folder)
-    if arguments.seeds is None:
-        RunFolder(folder).check_new()
-    elif (folder / "config.json").exists():
-        raise InnerloopError(str(folder), "already holds a run", hint="give another --folder")
-    return folder, config
-
-
-def _check_inputs(config: Config) -> None:
-    """Raise InnerloopError for data or a start that are not there; of the data only a table's header is read."""
-    data = config.data
-    check_read(data)
-    check_places(data)
-    if data.spec.needs_file:
-        from innerloop.tasks.datasets.table import check_columns
-
-        check_columns(data.file, data.columns)
-    if config.model.start:
-        from innerloop.training.warm_start import WarmStart
-
-        _ = WarmStart(config.model.start).path  # raises an error if there is no such model
-
-
-def _resumed(folder: Path, arguments: Train, argv: Sequence[str]) -> Config:
-    """The config with which the run in a folder continues; only its length may change.
-
-    Raises InnerloopError if `--resume` is given with another preset or setting than the run's, or with `--folder`.
-    """
-    from innerloop.training.run_length import resumed_config
-    from innerloop.training.storage.run_directory import RunFolder
-    from innerloop.training.warm_start import absolute
-
-    if not folder.is_dir():
-        raise InnerloopError("--resume", "must name an existing folder", got=repr(str(folder)))
-    config = RunFolder(folder).config()
-    if arguments.folder is not None:
-        raise InnerloopError("train", "--resume already names the folder", hint="leave out --folder")
-    if arguments.preset not in (None, config.name):
-        wrong = f"the run in {folder} is of preset {config.name}"
-        raise InnerloopError("--resume", wrong, got=repr(arguments.preset), hint="leave out the preset")
-    wanted = absolute(_with_settings(config, _arguments_of(argv, config)))
-    given = _flat(wanted)
-    for name, value in _flat(config).items():
-        if given[name] != value and name != "outer.meta_steps":
-            wrong, hint = (
-                f"the resumed run keeps its own setting, {value!r}",
-                "leave it out, or start a new run",
-            )
-            raise InnerloopError("--" + name.replace("_", "-"), wrong, got=repr(given[name]), hint=hint)
-    check_places(config.data)
-    return resumed_config(RunFolder(folder), wanted)
-
-
-def _flat(config: Config) -> dict[str, object]:
-    """All settings of a config by name, such as `outer.meta_steps`."""
-    sections = dataclasses.asdict(config)
-    return {
-        f"{name}.{inner}" if inner else name: value
-        for name, section in sections.items()
-        for inner, value in (section.items() if isinstance(section, dict) else [("", section)])
-    }
 
 
 def train_into(folder: Path, config: Config | None, *, resume: bool = False, several: bool = False) -> int:

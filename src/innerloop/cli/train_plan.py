@@ -1,0 +1,89 @@
+"""What the arguments of `innerloop train` ask for: the folder and the config of a new or resumed run."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from innerloop.cli.train_arguments import Train, arguments_of, with_settings
+from innerloop.config.data_settings import check_places, check_read
+from innerloop.config.presets.registry import preset
+from innerloop.config.schema import (
+    Config,
+)
+from innerloop.errors import InnerloopError
+from innerloop.io.files import check_output_folder
+
+
+def plan(arguments: Train, argv: Sequence[str]) -> tuple[Path, Config]:
+    """The folder of a run and its config. Raises InnerloopError for conflicting arguments."""
+    from innerloop.training.storage.run_directory import RunFolder
+
+    if arguments.resume is not None:
+        return arguments.resume, _resumed(arguments.resume, arguments, argv)
+    if arguments.preset is None:
+        hint = "name one (`innerloop list`), or --resume FOLDER"
+        raise InnerloopError("train", "needs a preset", hint=hint)
+    config = with_settings(preset(arguments.preset), arguments)
+    _check_inputs(config)
+    folder = arguments.folder or Path("runs") / config.name
+    check_output_folder(folder)
+    if arguments.seeds is None:
+        RunFolder(folder).check_new()
+    elif (folder / "config.json").exists():
+        raise InnerloopError(str(folder), "already holds a run", hint="give another --folder")
+    return folder, config
+
+
+def _check_inputs(config: Config) -> None:
+    """Raise InnerloopError for data or a start that are not there; of the data only a table's header is read."""
+    data = config.data
+    check_read(data)
+    check_places(data)
+    if data.spec.needs_file:
+        from innerloop.tasks.datasets.table import check_columns
+
+        check_columns(data.file, data.columns)
+    if config.model.start:
+        from innerloop.training.warm_start import WarmStart
+
+        _ = WarmStart(config.model.start).path  # raises an error if there is no such model
+
+
+def _resumed(folder: Path, arguments: Train, argv: Sequence[str]) -> Config:
+    """The config with which the run in a folder continues; only its length may change.
+
+    Raises InnerloopError if `--resume` is given with another preset or setting than the run's, or with `--folder`.
+    """
+    from innerloop.training.run_length import resumed_config
+    from innerloop.training.storage.run_directory import RunFolder
+    from innerloop.training.warm_start import absolute
+
+    if not folder.is_dir():
+        raise InnerloopError("--resume", "must name an existing folder", got=repr(str(folder)))
+    config = RunFolder(folder).config()
+    if arguments.folder is not None:
+        raise InnerloopError("train", "--resume already names the folder", hint="leave out --folder")
+    if arguments.preset not in (None, config.name):
+        wrong = f"the run in {folder} is of preset {config.name}"
+        raise InnerloopError("--resume", wrong, got=repr(arguments.preset), hint="leave out the preset")
+    wanted = absolute(with_settings(config, arguments_of(argv, config)))
+    given = _flat(wanted)
+    for name, value in _flat(config).items():
+        if given[name] != value and name != "outer.meta_steps":
+            wrong, hint = (
+                f"the resumed run keeps its own setting, {value!r}",
+                "leave it out, or start a new run",
+            )
+            raise InnerloopError("--" + name.replace("_", "-"), wrong, got=repr(given[name]), hint=hint)
+    check_places(config.data)
+    return resumed_config(RunFolder(folder), wanted)
+
+
+def _flat(config: Config) -> dict[str, object]:
+    """All settings of a config by name, such as `outer.meta_steps`."""
+    sections = dataclasses.asdict(config)
+    return {
+        f"{name}.{inner}" if inner else name: value
+        for name, section in sections.items()
+        for inner, value in (section.items() if isinstance(section, dict) else [("", section)])
+    }
