@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from innerloop.engine.algorithm import MetaInfo as MetaInfo
     from innerloop.engine.evaluate import evaluate as evaluate
     from innerloop.engine.inner import InnerLoop as InnerLoop
-    from innerloop.engine.inner import unroll as unroll
     from innerloop.engine.loss import Adapted as Adapted
     from innerloop.engine.loss import Loss as Loss
     from innerloop.engine.outer import OuterLoop as OuterLoop
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from innerloop.engine.task_list import TaskList as TaskList
     from innerloop.engine.types import Batch as Batch
     from innerloop.engine.types import Task as Task
+    from innerloop.engine.unroll import unroll as unroll
     from innerloop.errors import InnerloopError as InnerloopError
     from innerloop.learner.learner import Learner as Learner
     from innerloop.nn import MLP as MLP

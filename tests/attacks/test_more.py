@@ -19,7 +19,8 @@ from innerloop.analysis import result_cache
 from innerloop.cli import streams
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OutputFolder, check_output_path
+from innerloop.io.files import check_output_path
+from innerloop.io.folders import OutputFolder
 from innerloop.io.untrusted import open_regular
 from innerloop.report.figure_files import svg
 from innerloop.report.plots.style import STYLE

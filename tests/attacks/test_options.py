@@ -21,7 +21,7 @@ from innerloop.cli import (
     quickstart,
     report,
     reproduce,
-    train,
+    train_arguments,
 )
 from innerloop.cli.common import _option
 from innerloop.config.bounds import Bounds, Field, bounds_of
@@ -44,7 +44,7 @@ from innerloop.training.supervised import SupervisedExperiment
 SECTIONS = (Config, DataConfig, EvaluationConfig, InnerConfig, ModelConfig, OuterConfig, RLConfig)
 COMMANDS = {
     "list": presets.List,
-    "train": train.TrainRL,
+    "train": train_arguments.TrainRL,
     "evaluate": evaluate.Evaluate,
     "adapt": adapt.Adapt,
     "export": export.Export,

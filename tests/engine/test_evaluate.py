@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from innerloop.algorithms import maml
-from innerloop.engine.evaluate import Curve, evaluate, evaluator, join, steps_to_record
+from innerloop.engine.curve import Curve, join
+from innerloop.engine.evaluate import evaluate, evaluator, steps_to_record
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError

@@ -10,9 +10,10 @@ import optax
 import pytest
 
 from innerloop.algorithms import anil, boil, cavia, maml, reptile
-from innerloop.engine.inner import InnerLoop, unroll
+from innerloop.engine.inner import InnerLoop
 from innerloop.engine.pytree import Except, check_trainable, combine, partition, paths
 from innerloop.engine.types import Batch
+from innerloop.engine.unroll import unroll
 from innerloop.errors import InnerloopError
 from innerloop.nn.losses import mean_squared_error
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from innerloop.analysis.analyzed_model import interval
-from innerloop.engine.evaluate import Curve
+from innerloop.engine.curve import Curve
 from innerloop.engine.intervals import half_width, mean_over_tasks
 
 

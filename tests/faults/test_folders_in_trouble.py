@@ -17,7 +17,7 @@ from innerloop import cli
 from innerloop.cli.train import train_into
 from innerloop.config.schema import Config, ModelConfig
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OwnFolder
+from innerloop.io.folders import OwnFolder
 from innerloop.training.loop import Progress
 from innerloop.training.storage import weights
 from innerloop.training.storage.lock import Busy, exclusive_lock
@@ -125,7 +125,7 @@ def test_a_folder_that_cannot_be_written(finished: Path, survived):
 
 HOLD = """
 import sys, time
-from innerloop.io.files import OwnFolder
+from innerloop.io.folders import OwnFolder
 from innerloop.training.storage.lock import exclusive_lock
 with exclusive_lock(OwnFolder(sys.argv[1])):
     print("held", flush=True)

@@ -9,8 +9,9 @@ import pytest
 
 from innerloop.algorithms import maml
 from innerloop.config.schema import Config, DataConfig, EvaluationConfig, ModelConfig
-from innerloop.engine.inner import InnerLoop, unroll
+from innerloop.engine.inner import InnerLoop
 from innerloop.engine.types import Batch
+from innerloop.engine.unroll import unroll
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.learner.learner import Learner

@@ -12,11 +12,12 @@ import pytest
 from numeric_cases import RULES, mlp_case, normal
 
 from innerloop.algorithms import anil, fomaml, maml
-from innerloop.engine.inner import Derivative, InnerLoop, unroll
+from innerloop.engine.inner import Derivative, InnerLoop
 from innerloop.engine.loss import Loss
 from innerloop.engine.nested_scan import nested_scan
 from innerloop.engine.safe_roots import safe_div, safe_sqrt, with_safe_roots
 from innerloop.engine.types import Batch, Task
+from innerloop.engine.unroll import unroll
 from innerloop.errors import InnerloopError
 
 SGD = optax.sgd(0.1)

@@ -15,8 +15,9 @@ from jax.test_util import check_grads
 from innerloop.algorithms import maml
 from innerloop.config.presets.registry import preset
 from innerloop.engine.custom_rules import check_true_derivatives
-from innerloop.engine.inner import InnerLoop, unroll
+from innerloop.engine.inner import InnerLoop
 from innerloop.engine.types import Batch, Task
+from innerloop.engine.unroll import unroll
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
 from innerloop.nn.losses import cross_entropy

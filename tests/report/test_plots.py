@@ -12,7 +12,7 @@ from matplotlib.container import BarContainer, ErrorbarContainer
 from plot_records import LAYERS, record
 
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OutputFolder
+from innerloop.io.folders import OutputFolder
 from innerloop.report import analysis_comparison, analysis_figures, analysis_text, figure_files, plots
 from innerloop.report.plots.style import STYLE, Grid, draw_figure
 from innerloop.training.measurement import Band, ScoreMeasurement

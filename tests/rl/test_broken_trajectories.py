@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from innerloop.algorithms import maml
+from innerloop.engine.curve import join
 from innerloop.engine.diagnosis import Diverged
-from innerloop.engine.evaluate import join
 from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
 from innerloop.rl import MetaIterations, MetaObjective, MetaSampler, evaluator, gradient_update, surrogates

@@ -10,7 +10,7 @@ import pytest
 from training_cases import EPISODES
 
 from innerloop.config.schema import Config
-from innerloop.engine.evaluate import Curve
+from innerloop.engine.curve import Curve
 from innerloop.training.build import build
 from innerloop.training.divergence import diverged, means
 from innerloop.training.measure import measure

@@ -12,7 +12,8 @@ from training_cases import EPISODES, SPLITS, classes
 
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, DataConfig
-from innerloop.engine.evaluate import Curve, evaluate
+from innerloop.engine.curve import Curve
+from innerloop.engine.evaluate import evaluate
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments import Navigation
 from innerloop.tasks.sinusoid import Sinusoid

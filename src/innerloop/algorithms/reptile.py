@@ -18,11 +18,12 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.config.bounds import POSITIVE, check_argument
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop, Observe, Trajectory, check_inner, unroll
+from innerloop.engine.inner import InnerLoop, check_inner
 from innerloop.engine.loss import Adapted, params_of, with_params
 from innerloop.engine.persistent_adam import PersistentAdam, of_model, on_model, with_moments
 from innerloop.engine.pytree import subtract
 from innerloop.engine.types import LossFn, Params, Task
+from innerloop.engine.unroll import Observe, Trajectory, unroll
 from innerloop.errors import InnerloopError
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
-from innerloop.io.files import OwnFolder
+from innerloop.io.folders import OwnFolder
 from innerloop.io.safetensors_reader import largest
 from innerloop.io.untrusted import JsonObject, parse_json, read_text, sha256_of
 from innerloop.tasks.io.download import cache_folder

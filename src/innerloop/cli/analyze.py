@@ -22,7 +22,7 @@ from innerloop.cli.common import (
 )
 from innerloop.config.bounds import COUNTS, STEPS, TASKS, TEST_SEED, Bounds
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OutputFolder
+from innerloop.io.folders import OutputFolder
 from innerloop.io.text import counted
 from innerloop.io.untrusted import JsonObject
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OVERWRITE, OutputFolder, resolved
+from innerloop.io.files import OVERWRITE, resolved
+from innerloop.io.folders import OutputFolder
 from innerloop.io.untrusted import JsonObject, read_object
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from innerloop.cli.common import console, new_table, print_json
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OutputFolder
+from innerloop.io.folders import OutputFolder
 
 if TYPE_CHECKING:
     from innerloop.analysis.progress import ProgressFor

@@ -20,7 +20,7 @@ from innerloop.cli.distributed import forward_signal, same_package
 from innerloop.cli.seeds import Job
 from innerloop.config.serialization import to_json
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OwnFolder
+from innerloop.io.folders import OwnFolder
 from innerloop.io.text import as_json, printable
 from innerloop.training import signals
 

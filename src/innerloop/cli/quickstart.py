@@ -15,7 +15,8 @@ from innerloop.cli.seeds import state_of
 from innerloop.config.bounds import POSITIVE, TASKS, Bounds
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
-from innerloop.io.files import OutputFolder, check_output_folder
+from innerloop.io.files import check_output_folder
+from innerloop.io.folders import OutputFolder
 from innerloop.io.text import diverged, with_interval
 from innerloop.training.signals import Stopped
 

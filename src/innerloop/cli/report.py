@@ -12,7 +12,8 @@ from tyro.conf import arg
 from innerloop.cli.common import Devices, Runs, console, parse, start_jax
 from innerloop.config.bounds import TASKS
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OutputFolder, check_output_path, new_output
+from innerloop.io.files import check_output_path, new_output
+from innerloop.io.folders import OutputFolder
 
 
 @dataclass(frozen=True)

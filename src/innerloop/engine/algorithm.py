@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from innerloop.engine.diagnosis import locate_in_adaptation, locate_in_meta_gradient
 from innerloop.engine.eager import one_program
-from innerloop.engine.inner import InnerLoop, Observe, Trajectory, check_inner, unroll
+from innerloop.engine.inner import InnerLoop, check_inner
 from innerloop.engine.loss import (
     Adapted,
     check_function,
@@ -21,6 +21,7 @@ from innerloop.engine.loss import (
 from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.pytree import Selection, in_words, shapes_only
 from innerloop.engine.types import LossFn, Params, Task
+from innerloop.engine.unroll import Observe, Trajectory, unroll
 from innerloop.errors import InnerloopError
 from innerloop.parallel.precision import with_exact_products
 

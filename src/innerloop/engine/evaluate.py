@@ -6,7 +6,6 @@ steps. `innerloop.engine.intervals` defines the mean and the interval.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal, NoReturn
 
@@ -17,9 +16,9 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm, check_is_algorithm, loss_key
+from innerloop.engine.curve import Curve, join
 from innerloop.engine.diagnosis import Diverged, Place, advice, first_nonfinite_leaf, locate_in_adaptation
 from innerloop.engine.distribution import check_distribution, split_arrays, with_jax_arrays
-from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.engine.learning_check import check_learns
 from innerloop.engine.loss import with_state
 from innerloop.engine.pytree import check_trainable
@@ -27,59 +26,9 @@ from innerloop.engine.scores import Score as Score
 from innerloop.engine.scores import score_shapes
 from innerloop.engine.types import FiniteTasks, Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError, check_choice, check_count
-from innerloop.io.text import counted, diverged, with_interval
+from innerloop.io.text import counted
 from innerloop.parallel.mesh import REPLICATED, SPLIT, by_process, replicate, task_mesh, to_host
 from innerloop.parallel.param_sharding import on_mesh, shard_params
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The scores of every task after certain numbers of inner steps.
-
-    Attributes:
-        steps: the numbers of inner steps.
-        scores: arrays by name, each `[tasks, len(steps)]`.
-        counts: whole numbers of the same shape by name: what the scores leave out (`innerloop.rl.evaluate`).
-    """
-
-    steps: tuple[int, ...]
-    scores: dict[str, np.ndarray]
-    counts: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        if not (self.steps and self.tasks):
-            return "<Curve without scores>"
-        means = [(name, self.mean(name), self.ci95(name)) for name in self.scores]
-        at = lambda i: ", ".join(
-            f"{name} {with_interval(float(mean[i]), float(ci95[i]), name)}" for name, mean, ci95 in means
-        )
-        ends = sorted({0, len(self.steps) - 1})
-        scores = "; ".join(f"{at(i)} after {counted(self.steps[i], 'step')}" for i in ends)
-        lost = diverged(int(self.diverged.sum()), self.tasks)
-        return f"<Curve over {counted(self.tasks, 'task')}: {'; '.join(filter(None, (scores, lost)))}>"
-
-    @property
-    def tasks(self) -> int:
-        """The number of tasks."""
-        return len(next(iter(self.scores.values()), ()))
-
-    @property
-    def diverged(self) -> np.ndarray:
-        """Which tasks have a score that is not finite, `[tasks]`."""
-        return ~np.all([np.isfinite(scores).all(1) for scores in self.scores.values()], axis=0)
-
-    def mean(self, name: str) -> np.ndarray:
-        """Mean over tasks, `[len(steps)]`, in float64."""
-        return mean_over_tasks(self._scores(name))
-
-    def ci95(self, name: str) -> np.ndarray:
-        """Half-width of the 95 % interval of the mean by Student's t, `[len(steps)]`, in float64."""
-        return half_width(self._scores(name))
-
-    def _scores(self, name: str) -> np.ndarray:
-        """The scores of this name. Raises InnerloopError if there are none."""
-        check_choice("Curve", "name", name, self.scores)
-        return self.scores[name]
 
 
 def steps_to_record(steps: int) -> tuple[int, ...]:
@@ -248,12 +197,6 @@ def _number_of_tasks(tasks: TaskDistribution, asked: int | None) -> int:
         hint = "omit `num_tasks` to evaluate each task once"
         raise InnerloopError("evaluate", wrong, got=asked, hint=hint)
     return len(tasks) if asked is None else asked
-
-
-def join(curves: Sequence[Curve]) -> Curve:
-    """Concatenate curves over different tasks."""
-    joined = lambda parts: {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Curve(curves[0].steps, joined([c.scores for c in curves]), joined([c.counts for c in curves]))
 
 
 def evaluate(

@@ -1,62 +1,30 @@
-r"""The inner loop: k steps of an optimiser on one task's support set, as one scan.
+"""The settings of an inner loop; `innerloop.engine.unroll` runs it.
 
-    theta_0 = theta,   theta_{i+1} = theta_i + rule(grad L(theta_i; support_i)),   adapted = theta_k
-
-support_i is the whole support set, its i-th minibatch, or the i-th item of a stream.
-The adapted parameters are selected by tree path; the others are closed over and never carried. How the loop is
-differentiated only changes the cost: `unrolled` keeps the activations of every step, `rematerialised` keeps only
-theta_i and recomputes each step in the backward pass, and `mixed` replaces the backward pass through a gradient by a
-forward-over-reverse Hessian-vector product (`innerloop.engine.mixed_mode`). All three give the same gradient, and each
-can be combined with checkpoints through time (`innerloop.engine.nested_scan`).
+How the loop is differentiated only changes the cost: `unrolled` keeps the activations of every step, `rematerialised`
+keeps only theta_i and recomputes each step in the backward pass, and `mixed` replaces the backward pass through a
+gradient by a forward-over-reverse Hessian-vector product (`innerloop.engine.mixed_mode`). All three give the same
+gradient, and each can be combined with checkpoints through time (`innerloop.engine.nested_scan`).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import jax
-import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from innerloop.engine.inner_step import Carry, Step, StepInputs, StepLoss, inner_step
-from innerloop.engine.loop_invariants import hoist
-from innerloop.engine.loss import (
-    Adapted,
-    Extras,
-    Loss,
-    check_function,
-    check_loss,
-    evaluate_loss,
-    fold_key,
-    initial_state,
-    is_random,
-)
-from innerloop.engine.minibatch import minibatch_of_step
-from innerloop.engine.nested_scan import nested_scan, square_root_segments
-from innerloop.engine.optimizer import initial_moments, step_size_of
+from innerloop.engine.nested_scan import square_root_segments
+from innerloop.engine.optimizer import step_size_of
 from innerloop.engine.pytree import (
     Selection,
     check_selection,
-    check_trainable,
-    combine,
-    partition,
-    shapes_only,
 )
-from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError, check_choice, check_count, check_flag
-from innerloop.io.text import counted
-from innerloop.parallel.precision import with_exact_products
 
 Derivative = Literal["unrolled", "rematerialised", "mixed"]
 
 FEW_STEPS = 5
 """On a GPU, loops of up to this many steps are unrolled (mini-ImageNet shape, five steps: 39 % less memory traffic,
 counted in the compiled program)."""
-
-Observe = Callable[[Params, Array], PyTree]
-"""`observe(adapted, i)` returns what to record after i inner steps, a pytree of arrays."""
 
 
 @dataclass(frozen=True)
@@ -158,164 +126,3 @@ def check_inner(inner: object, who: str) -> None:
     if not isinstance(inner, InnerLoop):
         hint = "pass InnerLoop(optax.sgd(0.1), steps=5), for example"
         raise InnerloopError(who, "`inner` must be an InnerLoop", got=type(inner).__name__, hint=hint)
-
-
-class Trajectory(NamedTuple):
-    """The result of an inner loop.
-
-    Attributes:
-        adapted: the parameters after the last step; with model state, `Adapted(params, state)`.
-        losses: the support loss before each step, `[steps]`.
-        observed: the results of `observe`, each leaf `[steps + 1, ...]` (None without `observe`).
-        aux: the auxiliary outputs of the support loss before each step, each leaf `[steps, ...]` (None if it has none).
-    """
-
-    adapted: Params
-    losses: Float[Array, " steps"]
-    observed: PyTree = None
-    aux: PyTree = None
-
-    __repr__ = shapes_only
-
-
-@with_exact_products
-def unroll(
-    loss_fn: LossFn,
-    inner: InnerLoop,
-    params: Params,
-    support: PyTree,
-    observe: Observe | None = None,
-    *,
-    key: PRNGKeyArray | None = None,
-) -> Trajectory:
-    """Adapt parameters to the support set of one task.
-
-    Args:
-        loss_fn: the support loss: `loss_fn(params, batch) -> scalar`, or a `Loss`.
-        inner: the inner loop.
-        params: the parameters to start from.
-        support: a pytree with a leading axis `support` on every leaf; for a stream, the axis of its items.
-        observe: `observe(adapted, i)` is called after i = 0..k steps; the results are stacked.
-        key: the task's key, for a random loss.
-
-    Raises:
-        InnerloopError: a parameter is not a float array, the selection matches no parameter, the loss is not a
-            scalar or changes the structure of its state, a random loss has no key, or the axes of the support set do
-            not fit a minibatch or a stream.
-    """
-    check_inner(inner, "unroll")
-    check_trainable(params, "inner loop")
-    if observe is not None:
-        check_function(observe, "unroll", "observe", "observe(adapted, i)")
-    _check_axes(inner, support)
-    fast, frozen = partition(params, inner.select)
-    example = jax.tree.map(lambda x: x[0], support) if inner.stream else support
-    check_loss(loss_fn, params, example, key)
-    state = initial_state(loss_fn)
-    key = key if is_random(loss_fn) else None
-
-    def loss_of(fast: PyTree, now: StepInputs, rest: PyTree) -> tuple[Array, Extras]:
-        frozen, whole = rest
-        batch = whole if now.batch is None else now.batch
-        return evaluate_loss(loss_fn, combine(fast, frozen), batch, now.key, now.state)
-
-    def adapted(carry: Carry) -> Params | Adapted:
-        params = combine(carry.fast, frozen)
-        return params if state is None else Adapted(params, carry.state)
-
-    now = lambda carry, i, item: StepInputs(
-        carry.state, fold_key(key, i), _batch_of_step(inner, support, i, item)
-    )
-    watch = None if observe is None else lambda carry, i: observe(adapted(carry), i)
-    carry = Carry(fast, initial_moments(inner.rule.init, fast, "InnerLoop"), state)
-    loss, rest = _hoisted(loss_of, inner, carry, key, (frozen, support))
-    make = partial(
-        inner_step,
-        loss,
-        inner.rule,
-        rest,
-        mixed=inner.derivative == "mixed",
-        differentiate_state=isinstance(loss_fn, Loss) and loss_fn.differentiate_state,
-    )
-    body = lambda constant: _body(make(constant_gradient=constant), now, watch, inner.derivative)
-    carry, (losses, aux, seen) = _scan_steps(body, carry, inner, support)
-    if watch is not None:
-        final = watch(carry, jnp.asarray(inner.steps))
-        seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), seen, final)
-    return Trajectory(adapted(carry), losses, seen, aux)
-
-
-def _hoisted(
-    loss: StepLoss, inner: InnerLoop, carry: Carry, key: PRNGKeyArray | None, rest: PyTree
-) -> tuple[StepLoss, PyTree]:
-    """The loss with its step-invariant part computed once, if every step uses the same data."""
-    frozen, support = rest
-    if inner.stream or inner.minibatch is not None:
-        return loss, (frozen, None)
-    if inner.steps < 2 and not (inner.steps and jax.tree.leaves(frozen)):
-        return loss, rest
-    moving = (carry.fast, StepInputs(carry.state, key))
-    part, known = hoist(lambda moving, rest: loss(moving[0], moving[1], rest), moving, rest)
-    return lambda fast, now, rest: part((fast, now), rest), known
-
-
-def _batch_of_step(inner: InnerLoop, support: PyTree, i: Array, item: PyTree) -> PyTree:
-    """The data of step i: the item of a stream, or a minibatch, wrapping around; None for the whole support set."""
-    if inner.stream or inner.minibatch is None:
-        return item
-    return minibatch_of_step(support, i, inner.minibatch)
-
-
-def _body(step: Step, now: Callable, watch: Callable | None, derivative: Derivative) -> Callable:
-    """The body of the scan: `(carry, (i, item)) -> (carry, (loss, aux, observation))`."""
-
-    def body(carry: Carry, x: tuple[Array, PyTree]) -> tuple[Carry, tuple[Array, PyTree, PyTree]]:
-        i, item = x
-        seen = None if watch is None else watch(carry, i)
-        carry, (loss, aux) = step(carry, now(carry, i, item))
-        return carry, (loss, aux, seen)
-
-    return jax.checkpoint(body) if derivative == "rematerialised" else body
-
-
-def _scan_steps(
-    body: Callable[[bool], Callable], carry: Carry, inner: InnerLoop, support: PyTree
-) -> tuple[Carry, PyTree]:
-    """Run all steps; `body(constant)` makes the scan body, whose gradient is held constant or not."""
-    first = 0 if inner.last is None else max(inner.steps - inner.last, 0)
-    xs = (jnp.arange(inner.steps), _items(support, 0, inner.steps) if inner.stream else None)
-    parts = []
-    for constant, start, stop in ((True, 0, first), (False, first, inner.steps)):
-        if start < stop or (not constant and not parts):
-            part = xs if stop - start == inner.steps else _items(xs, start, stop)
-            carry, seen = nested_scan(
-                body(constant),
-                carry,
-                part,
-                stop - start,
-                inner.segments,
-                offload=inner.offload,
-                unroll=inner.steps_at_once,
-            )
-            parts.append(seen)
-    return carry, parts[0] if len(parts) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
-
-
-def _items(tree: PyTree, start: int, stop: int) -> PyTree:
-    """Items start..stop-1 of every leaf."""
-    return jax.tree.map(lambda x: x[start:stop], tree)
-
-
-def _check_axes(inner: InnerLoop, support: PyTree) -> None:
-    """Raise InnerloopError unless the leading axes of a support set fit a minibatch or a stream."""
-    if inner.minibatch is None and not inner.stream:
-        return
-    lengths = sorted({jnp.shape(x)[0] if jnp.ndim(x) else 0 for x in jax.tree.leaves(support)})
-    if inner.stream and (not lengths or lengths[0] < inner.steps):
-        hint = "give a support set whose leaves hold one item per step along their first axis"
-        raise InnerloopError(
-            "InnerLoop", f"a stream of {counted(inner.steps, 'step')} is too short", got=lengths, hint=hint
-        )
-    if inner.minibatch is not None and len(lengths) != 1:
-        hint = "give every leaf of the support set one row per example"
-        raise InnerloopError("InnerLoop", "`minibatch` needs leaves of equal length", got=lengths, hint=hint)

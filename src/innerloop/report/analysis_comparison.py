@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from innerloop.analysis.verdict import frozen_lines, least_similar_layer, nil_line
-from innerloop.io.files import OutputFolder
+from innerloop.io.folders import OutputFolder
 from innerloop.io.text import with_interval
 from innerloop.io.untrusted import JsonObject
 from innerloop.report import analysis_tables

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from innerloop.analysis.task_counts import tasks_of
 from innerloop.config.specs import ALGORITHMS
-from innerloop.io.files import OutputFolder
+from innerloop.io.folders import OutputFolder
 from innerloop.io.text import counted, grouped
 from innerloop.io.untrusted import JsonObject
 from innerloop.report import analysis_figures, analysis_tables

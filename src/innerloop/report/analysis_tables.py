@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from innerloop.io.files import OutputFolder
+from innerloop.io.folders import OutputFolder
 from innerloop.io.text import as_json, csv_text
 from innerloop.io.untrusted import JsonObject
 from innerloop.report.settings_table import flattened

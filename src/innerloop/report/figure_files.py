@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import matplotlib
 from matplotlib.figure import Figure
 
-from innerloop.io.files import OutputFolder
+from innerloop.io.folders import OutputFolder
 from innerloop.report.html_blocks import embedded
 from innerloop.report.plots.style import STYLE
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OutputFolder
+from innerloop.io.folders import OutputFolder
 from innerloop.report import examples, film_strip, settings_table
 from innerloop.report.comparison import Result
 from innerloop.report.figure_files import rendered, save_figures, svg

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.evaluate import Curve, check_num_tasks, iterate_batches, whole_batches
+from innerloop.engine.curve import Curve
+from innerloop.engine.evaluate import check_num_tasks, iterate_batches, whole_batches
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.text import counted

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool
 
-from innerloop.engine.evaluate import Curve
+from innerloop.engine.curve import Curve
 
 FACTOR = 100
 """The factor by which a loss must grow; diverging gradient descent multiplies it at every step."""

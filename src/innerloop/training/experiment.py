@@ -12,7 +12,7 @@ import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.config.schema import Config
-from innerloop.engine.evaluate import Curve
+from innerloop.engine.curve import Curve
 from innerloop.engine.mesh_loop import MeshLoop
 from innerloop.engine.pytree import by_path
 from innerloop.engine.types import FiniteTasks, Params

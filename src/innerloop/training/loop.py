@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import PyTree
 
-from innerloop.engine.evaluate import join
+from innerloop.engine.curve import join
 from innerloop.engine.meta_state import MetaState, copy_to_host
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject

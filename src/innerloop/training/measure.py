@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from innerloop.config.schema import Config, Normalization
-from innerloop.engine.evaluate import Curve, join
+from innerloop.engine.curve import Curve, join
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.precision import available, products

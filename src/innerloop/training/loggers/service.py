@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OwnFolder
+from innerloop.io.folders import OwnFolder
 from innerloop.io.untrusted import read_object
 
 

@@ -29,7 +29,8 @@ from innerloop.engine.meta_state import MetaState
 from innerloop.engine.pytree import by_path, paths
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
-from innerloop.io.files import OwnFolder, cannot_write, remove_folders
+from innerloop.io.files import cannot_write, remove_folders
+from innerloop.io.folders import OwnFolder
 from innerloop.training.storage import checkpoint_files
 from innerloop.training.storage.run_directory import NotWritten
 from innerloop.training.storage.shapes import check_same_shapes

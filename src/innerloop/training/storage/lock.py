@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OwnFolder, cannot_write
+from innerloop.io.files import cannot_write
+from innerloop.io.folders import OwnFolder
 
 NAME = "lock"
 HOLDER = re.compile(r"process \d+ on [^\n]*\n?")

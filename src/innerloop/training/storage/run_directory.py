@@ -17,7 +17,7 @@ from typing import Any
 from innerloop.config.schema import Config
 from innerloop.config.serialization import from_json, to_json
 from innerloop.errors import InnerloopError
-from innerloop.io.files import OwnFolder
+from innerloop.io.folders import OwnFolder
 from innerloop.io.text import as_json, counted
 from innerloop.io.untrusted import JsonObject, is_number, parse_json, read_object, read_text, refuse_link
 from innerloop.training.storage.provenance import changes, environment, identity
