@@ -6,7 +6,8 @@ sentence and exits with code 2.
 
 import operator
 import re
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -113,6 +114,24 @@ class InnerloopError(ValueError):
             name: value for name, value in vars(self).items() if isinstance(value, str | int | float | None)
         }
         return _with_message, (type(self), str(self)), state
+
+
+@contextmanager
+def explained(
+    who: str,
+    wrong: str,
+    *,
+    got: object = None,
+    hint: str = "",
+    errors: tuple[type[Exception], ...] = (TypeError, ValueError),
+) -> Iterator[None]:
+    """Turn another library's errors into an InnerloopError that ends with their first line."""
+    try:
+        yield
+    except InnerloopError:
+        raise
+    except errors as error:
+        raise InnerloopError(who, f"{wrong} ({first_line(error)})", got=got, hint=hint) from error
 
 
 def _with_message(cls: type[InnerloopError], message: str) -> InnerloopError:

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+from innerloop.analysis.task_counts import MOST
 from plot_records import record  # pyright: ignore[reportMissingImports]
 
 from innerloop.analysis import run_all
 from innerloop.analysis.run_all import EXPERIMENTS, ExperimentRunner, Request, analyze
-from innerloop.analysis.task_counts import MOST
 from innerloop.analysis.verdict import judge
 from innerloop.cli import main
 from innerloop.cli.analyze import _show

@@ -14,9 +14,10 @@ from PIL import Image
 
 from innerloop.cli import main
 from innerloop.config.presets.registry import preset
+from innerloop.io.versions import required
 from innerloop.report import film_strip, measurements, run_page
 from innerloop.rl.environments import Locomotion
-from innerloop.rl.environments.mujoco.models import HALF_CHEETAH, import_optional, load_model
+from innerloop.rl.environments.mujoco.models import HALF_CHEETAH, load_model
 from innerloop.training.measurement import ReturnMeasurement
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.trained import load_trained
@@ -67,7 +68,7 @@ def test_a_report_shows_the_film(finished: Path):
 
 def test_a_pose_is_read_back_from_what_was_seen():
     """The half-cheetah's own place on the track is not observed; its centre of mass tells it."""
-    mujoco, model = import_optional("mujoco", "test"), load_model(HALF_CHEETAH)
+    mujoco, model = required("mujoco", "rl", "test"), load_model(HALF_CHEETAH)
     data = mujoco.MjData(model)
     data.qpos = np.linspace(-0.4, 0.4, 9) + 3
     mujoco.mj_kinematics(model, data)

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from innerloop.errors import InnerloopError
+from innerloop.io.versions import required
 from innerloop.rl.environments import Locomotion, Oracle
 from innerloop.rl.environments.locomotion import LocomotionState, _rotation_matrix
 from innerloop.rl.environments.mujoco.c_engine import step_batch
-from innerloop.rl.environments.mujoco.models import ANT, HALF_CHEETAH, Body, import_optional, load_model
+from innerloop.rl.environments.mujoco.models import ANT, HALF_CHEETAH, Body, load_model
 from innerloop.rl.environments.mujoco.physics import Physics, _unpack
 
-mujoco = import_optional("mujoco", "test")  # its parts are found at run time only
+mujoco = required("mujoco", "rl", "test")  # its parts are found at run time only
 CHEETAH, WALKER = Locomotion("half-cheetah"), Locomotion("ant", "velocity")
 BODIES = pytest.mark.parametrize(
     ("body", "name"), [(HALF_CHEETAH, "HalfCheetah-v5"), (ANT, "Ant-v5")], ids=["half-cheetah", "ant"]

@@ -9,10 +9,10 @@ Finn, Abbeel and Levine 2017, section 5.2, arXiv 1703.03400; Nichol, Achiam and 
 """
 
 import jax
-from jaxtyping import PRNGKeyArray
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop
+from innerloop.engine.keys import MaybeKey
 from innerloop.engine.loss import params_of, with_params
 from innerloop.engine.types import LossFn, Params, Task
 
@@ -20,9 +20,7 @@ from innerloop.engine.types import LossFn, Params, Task
 class FOMAML(Algorithm):
     """The algorithm that `fomaml` returns."""
 
-    def meta_grad(
-        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Params, MetaInfo]:
+    def meta_grad(self, meta_params: Params, task: Task, *, key: MaybeKey = None) -> tuple[Params, MetaInfo]:
         """The gradient of the query loss at the adapted parameters."""
         trajectory = self.trajectory(meta_params, task.support, key=key)
         query = lambda params: self.query(with_params(trajectory.adapted, params), task.query, key=key)

@@ -23,11 +23,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.scipy.sparse.linalg import cg
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PyTree
 
 from innerloop.config.bounds import POSITIVE, check_argument
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop, check_inner
+from innerloop.engine.keys import MaybeKey
 from innerloop.engine.loss import Loss
 from innerloop.engine.pytree import combine, partition
 from innerloop.engine.types import LossFn, Params, Task
@@ -46,9 +47,7 @@ class IMAML(Algorithm):
         start, _ = partition(meta_params, self.inner.select)
         return replace(self.inner, rule=with_proximal_term(self.inner.rule, start, self.proximal))
 
-    def meta_grad(
-        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Params, MetaInfo]:
+    def meta_grad(self, meta_params: Params, task: Task, *, key: MaybeKey = None) -> tuple[Params, MetaInfo]:
         """The implicit derivative of the query loss."""
         trajectory = self.trajectory(meta_params, task.support)
         fast, frozen = partition(trajectory.adapted, self.inner.select)

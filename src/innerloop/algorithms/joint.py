@@ -8,10 +8,10 @@ section 5.1).
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop
+from innerloop.engine.keys import MaybeKey
 from innerloop.engine.loss import with_params, with_state
 from innerloop.engine.types import LossFn, Params, Task
 
@@ -19,9 +19,7 @@ from innerloop.engine.types import LossFn, Params, Task
 class Joint(Algorithm):
     """The algorithm that `joint` returns."""
 
-    def meta_grad(
-        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Params, MetaInfo]:
+    def meta_grad(self, meta_params: Params, task: Task, *, key: MaybeKey = None) -> tuple[Params, MetaInfo]:
         """The gradient of the query loss, without an inner loop."""
         start = with_state(meta_params, self.loss_fn)
         query = lambda params: self.query(with_params(start, params), task.query, key=key)

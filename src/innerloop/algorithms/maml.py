@@ -11,10 +11,11 @@ arXiv 1703.03400. The paper sums over tasks; `innerloop.engine.outer` takes the 
 """
 
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop
+from innerloop.engine.keys import MaybeKey
 from innerloop.engine.types import LossFn, Params, Task
 
 
@@ -22,22 +23,18 @@ class MAML(Algorithm):
     """The algorithm that `maml` returns."""
 
     def loss_through_inner_loop(
-        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
+        self, meta_params: Params, task: Task, *, key: MaybeKey = None
     ) -> tuple[Array, tuple[Array, PyTree]]:
         """The query loss after adaptation; the inner losses, and the auxiliary outputs of the query loss."""
         trajectory = self.trajectory(meta_params, task.support, key=key)
         loss, aux = self.query(trajectory.adapted, task.query, key=key)
         return loss, (trajectory.losses, aux)
 
-    def objective(
-        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, ""]:
+    def objective(self, meta_params: Params, task: Task, *, key: MaybeKey = None) -> Float[Array, ""]:
         """The loss whose derivative is the meta-gradient."""
         return self.loss_through_inner_loop(meta_params, task, key=key)[0]
 
-    def meta_grad(
-        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Params, MetaInfo]:
+    def meta_grad(self, meta_params: Params, task: Task, *, key: MaybeKey = None) -> tuple[Params, MetaInfo]:
         """The derivative of the loss through the inner loop."""
         loss_of = lambda meta_params: self.loss_through_inner_loop(meta_params, task, key=key)
         (loss, (inner_losses, aux)), grads = jax.value_and_grad(loss_of, has_aux=True)(meta_params)

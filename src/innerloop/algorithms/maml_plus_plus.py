@@ -17,12 +17,13 @@ from dataclasses import dataclass, field, replace
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from innerloop.algorithms.maml import MAML
 from innerloop.config.bounds import NOT_NEGATIVE, check_argument
 from innerloop.engine.algorithm import MetaInfo
 from innerloop.engine.inner import InnerLoop
+from innerloop.engine.keys import MaybeKey
 from innerloop.engine.learned_rates import WithRates, model_of, scale_by_step_rates
 from innerloop.engine.pytree import partition
 from innerloop.engine.types import LossFn, Params, Task
@@ -60,7 +61,7 @@ class MAMLPlusPlus(MAML):
         return replace(self.inner, rule=optax.chain(self.inner.rule, scale_by_step_rates(rates)))
 
     def meta_grad(
-        self, meta_params: WithRates, task: Task, *, key: PRNGKeyArray | None = None
+        self, meta_params: WithRates, task: Task, *, key: MaybeKey = None
     ) -> tuple[WithRates, MetaInfo]:
         """The derivative of the weighted query losses through the inner loop."""
         exact = super().meta_grad
@@ -74,7 +75,7 @@ class MAMLPlusPlus(MAML):
         )
 
     def loss_through_inner_loop(
-        self, meta_params: WithRates, task: Task, *, key: PRNGKeyArray | None = None
+        self, meta_params: WithRates, task: Task, *, key: MaybeKey = None
     ) -> tuple[Array, tuple[Array, PyTree]]:
         """The weighted query losses; the inner losses, and the auxiliary outputs after the last step."""
         if not (self.multi_step_updates and self.inner.steps):

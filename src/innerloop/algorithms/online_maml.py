@@ -15,10 +15,11 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PyTree
 
 from innerloop.algorithms.maml import MAML
 from innerloop.engine.inner import InnerLoop, check_inner
+from innerloop.engine.keys import MaybeKey
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
 
@@ -27,7 +28,7 @@ class OnlineMAML(MAML):
     """The algorithm that `online_maml` returns."""
 
     def loss_through_inner_loop(
-        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
+        self, meta_params: Params, task: Task, *, key: MaybeKey = None
     ) -> tuple[Array, tuple[Array, PyTree]]:
         """The mean loss along the stream; the losses, and the means of the auxiliary outputs."""
         found = self.trajectory(meta_params, task.support, key=key)

@@ -14,11 +14,12 @@ part of theta, so that the gradient remains a function of only theta and the tas
 from dataclasses import dataclass
 
 import jax
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PyTree
 
 from innerloop.config.bounds import POSITIVE, check_argument
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop, check_inner
+from innerloop.engine.keys import MaybeKey
 from innerloop.engine.loss import Adapted, params_of, with_params
 from innerloop.engine.persistent_adam import PersistentAdam, of_model, on_model, with_moments
 from innerloop.engine.pytree import subtract
@@ -47,12 +48,7 @@ class Reptile(Algorithm):
         return isinstance(self.inner.rule, PersistentAdam)
 
     def trajectory(
-        self,
-        meta_params: Params,
-        support: PyTree,
-        observe: Observe | None = None,
-        *,
-        key: PRNGKeyArray | None = None,
+        self, meta_params: Params, support: PyTree, observe: Observe | None = None, *, key: MaybeKey = None
     ) -> Trajectory:
         """Run the inner loop on the support set of one task; the second moments are left out of the result."""
         watch = None if observe is None else lambda adapted, i: observe(self._of_model(adapted), i)
@@ -64,22 +60,14 @@ class Reptile(Algorithm):
         return with_params(adapted, self.initialisation(params_of(adapted)))
 
     def whole_trajectory(
-        self,
-        meta_params: Params,
-        support: PyTree,
-        observe: Observe | None = None,
-        *,
-        key: PRNGKeyArray | None = None,
+        self, meta_params: Params, support: PyTree, observe: Observe | None = None, *, key: MaybeKey = None
     ) -> Trajectory:
         """Like `trajectory`, but with the second moments."""
-        loss_fn, inner = (
-            on_model(self.loss_fn, self.inner) if self.keeps_moments else (self.loss_fn, self.inner)
-        )
-        return unroll(loss_fn, inner, meta_params, support, observe, key=key)
+        pair = self.loss_fn, self.inner
+        pair = on_model(*pair) if self.keeps_moments else pair
+        return unroll(*pair, meta_params, support, observe, key=key)
 
-    def meta_grad(
-        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Params, MetaInfo]:
+    def meta_grad(self, meta_params: Params, task: Task, *, key: MaybeKey = None) -> tuple[Params, MetaInfo]:
         """The displacement theta - W, divided by `alpha` if it is given."""
         _check_steps(self.inner)
         trajectory = self.whole_trajectory(meta_params, task.support, key=key)

@@ -6,13 +6,13 @@ layers of equal size, whose positions correspond). With `flatten`, an image is a
 position a neuron; neurons then soon outnumber points, and CCA becomes uninformative (`innerloop.analysis.cca`).
 """
 
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import DTypeLike
 
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_choice
 
 Layout = Literal["positions", "flatten"]
 Activations = TypeVar("Activations", np.ndarray, Array)
@@ -36,11 +36,10 @@ def as_points(activations: Activations, layout: Layout = "positions") -> Activat
     if activations.ndim < 2:
         got = f"shape {tuple(activations.shape)}"
         raise InnerloopError("activations", "must be [examples, ..., neurons]", got=got)
+    check_choice("activations", "layout", layout, get_args(Layout))
     if layout == "positions":
         return activations.reshape(-1, activations.shape[-1])
-    if layout == "flatten":
-        return activations.reshape(activations.shape[0], -1)
-    raise InnerloopError("layout", "is unknown", got=repr(layout), hint="choose positions or flatten")
+    return activations.reshape(activations.shape[0], -1)
 
 
 def pair(x: Either, y: Either, who: str, dtype: DTypeLike = np.float64) -> tuple[np.ndarray, np.ndarray]:

@@ -11,15 +11,13 @@ from jaxtyping import PRNGKeyArray, PyTree
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.config.schema import Normalization
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.evaluate import Score, over_tasks
+from innerloop.engine.evaluate import Score, check_num_tasks, number_of_tasks, over_tasks
 from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.engine.pytree import is_selected, paths
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.nn.named_layers import NamedLayers, named_layers
-from innerloop.tasks.class_arrays import ClassArrays
-from innerloop.training.experiment import number_of_tasks
 from innerloop.training.measure import changed
 from innerloop.training.supervised import supervised
 from innerloop.training.trained import Trained
@@ -76,7 +74,9 @@ class AnalyzedModel:
         data = changed(trained.config.data, {"shots": shots})
         config = replace(trained.config, evaluation=evaluation, data=data)
         e = supervised(trained.experiment).with_config(config)
-        queries = _most_queries(e.classes_of(part), config.data.shots) if e.splits else None
+        queries = None
+        if e.splits:  # as many, or all that the smallest class has left after its shots
+            queries = max(1, min(MANY_QUERIES, int(e.classes_of(part).counts.min()) - config.data.shots))
         return cls(
             params=trained.params,
             layers=named_layers(e.algorithm.initialisation(trained.params)),
@@ -170,10 +170,7 @@ def task_count(tasks: TaskDistribution, maximum: int) -> int:
     Raises:
         InnerloopError: if there are fewer than two, too few for a confidence interval.
     """
-    count = number_of_tasks(tasks, maximum)
-    if count < 2:
-        raise InnerloopError("analysis", "a confidence interval needs at least two tasks", got=count)
-    return count
+    return check_num_tasks(number_of_tasks(tasks, maximum), "analysis")
 
 
 def interval(values: np.ndarray) -> tuple[Any, Any]:
@@ -184,8 +181,3 @@ def interval(values: np.ndarray) -> tuple[Any, Any]:
 def summary(values: np.ndarray) -> JsonObject:
     """`{"mean": ..., "ci95": ...}` over the leading axis (tasks)."""
     return dict(zip(("mean", "ci95"), interval(values), strict=True))
-
-
-def _most_queries(classes: ClassArrays, shots: int) -> int:
-    """`MANY_QUERIES` per class, or all that the smallest class has left after its shots."""
-    return max(1, min(MANY_QUERIES, int(np.min(classes.counts)) - shots))

@@ -114,9 +114,8 @@ def _principal(rows: np.ndarray, count: int) -> np.ndarray:
     found = np.zeros((count, rows.shape[1]), rows.dtype)
     for i in range(min(count, len(singular))):
         if singular[i] > 1e-9 * max(singular[0], 1e-12):
-            found[i] = right[i] * (
-                1 if right[i].sum() >= 0 else -1
-            )  # a sign that does not depend on the machine
+            sign = 1 if right[i].sum() >= 0 else -1  # so that it does not depend on the machine
+            found[i] = sign * right[i]
     return found
 
 

@@ -51,9 +51,8 @@ def of_images(config: Config) -> str:
         return ""
     stamp = lambda path: f"{path.relative_to(root)} {path.stat().st_size} {path.stat().st_mtime_ns}"
     files = (path for path in sorted(root.rglob("*")) if path.is_file())
-    return _digest(
-        *(stamp(path).encode("utf-8", "surrogateescape") for path in files)
-    )  # a name need not be UTF-8
+    # A name need not be UTF-8.
+    return _digest(*(stamp(path).encode("utf-8", "surrogateescape") for path in files))
 
 
 def key(experiment: str, facts: JsonObject) -> str:

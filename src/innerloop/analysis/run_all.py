@@ -1,10 +1,10 @@
 """All experiments on one trained run, as one plain record; results are cached."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 from jaxtyping import PRNGKeyArray
@@ -18,13 +18,12 @@ from innerloop.analysis.loss_landscape import loss_line, loss_plane
 from innerloop.analysis.nil import nil
 from innerloop.analysis.progress import ProgressFor, no_progress_for
 from innerloop.analysis.similarity import similarity_across_models, similarity_before_and_after
-from innerloop.analysis.task_counts import MOST_COMPARED, tasks_of
 from innerloop.analysis.training_dynamics import along_training
 from innerloop.analysis.verdict import judge
 from innerloop.analysis.weight_movement import layer_movement
 from innerloop.config.bounds import COUNTS, STEPS, TASKS, TEST_SEED, Bounds, check_bounds
 from innerloop.engine.types import Params
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.untrusted import JsonObject
 from innerloop.nn.named_layers import named_layers
 from innerloop.training.models import fresh_model
@@ -32,6 +31,12 @@ from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.storage.sources import load_weights, weights_path
 from innerloop.training.trained import Trained, load_trained, with_data
+
+CLOSE = 60
+"""The most tasks of an experiment on activations or parameters."""
+
+MOST_COMPARED = 20
+"""The most tasks whose activations are compared at every snapshot."""
 
 Options = dict[str, Any]
 """The arguments `tasks`, `key` and `on_progress` of an experiment."""
@@ -66,11 +71,6 @@ class Request:
 
     def __post_init__(self) -> None:
         check_bounds(self, lambda name: f"analyze.{name}")
-
-    @property
-    def close(self) -> int:
-        """Number of tasks for experiments on activations and parameters."""
-        return tasks_of("similarity", self.tasks)
 
 
 class ExperimentRunner:
@@ -136,30 +136,6 @@ class ExperimentRunner:
         params = weights.into(like, weights.load(path)[0], str(path))
         return experiment.for_tasks(params)
 
-    def freeze(self, options: Options) -> object:
-        """Scores with the inner loop turned off for some layers; see `freezing`."""
-        return freezing(self.model, [*contiguous(self.model.layers.names), *self.request.frozen], **options)
-
-    def similarity(self, options: Options) -> object:
-        """Similarity of layers before and after adaptation; see `similarity_before_and_after`."""
-        return similarity_before_and_after(self.model, **options)
-
-    def nil(self, options: Options) -> object:
-        """NIL accuracy of the trained body and of the same network before training; see `nil`."""
-        return nil(self.model, {"trained": self.model.params, "random": self.model.initial}, **options)
-
-    def weights(self, options: Options) -> object:
-        """How far each layer's weights move; see `layer_movement`."""
-        return layer_movement(self.model, **options)
-
-    def steps(self, options: Options) -> object:
-        """Learning over the inner steps; see `inner_step_curves`."""
-        return inner_step_curves(self.model, **options)
-
-    def landscape(self, options: Options) -> object:
-        """Slices of the loss landscape; see `loss_line` and `loss_plane`."""
-        return {"line": loss_line(self.model, **options), "plane": loss_plane(self.model, key=self.key)}
-
     def paths(self, options: Options) -> object:
         """Inner-loop paths in one projection; see `inner_paths`."""
         outer = [self._restored(path) for path in self.snapshots.values()]
@@ -190,7 +166,12 @@ class ExperimentRunner:
         """What one experiment's result depends on, besides the code."""
         r = self.request
         found: JsonObject = {"source": self._hash_of_weights, "images": self._hash_of_images}
-        found |= {"tasks": tasks_of(name, r.tasks), "seed": r.seed, "shots": r.shots, "steps": r.steps}
+        found |= {
+            "tasks": EXPERIMENTS[name].tasks_of(r.tasks),
+            "seed": r.seed,
+            "shots": r.shots,
+            "steps": r.steps,
+        }
         if name == "freeze":
             found["frozen"] = r.frozen
         if name in ("early", "paths"):
@@ -222,12 +203,9 @@ class ExperimentRunner:
                 "analyze", wrong, got=self.config.data.own, hint="use `evaluate` and `report`"
             )
         for name in chosen:
-            if name not in EXPERIMENTS:
-                hint = "choose among: " + ", ".join(EXPERIMENTS)
-                raise InnerloopError("analyze", "there is no such experiment", got=repr(name), hint=hint)
-        for layer in {layer for names in self.request.frozen for layer in names} - set(self.layers):
-            hint = "choose among: " + ", ".join(self.layers)
-            raise InnerloopError("layers", "unknown layer", got=repr(layer), hint=hint)
+            check_choice("analyze", "experiment", name, EXPERIMENTS)
+        for layer in (layer for names in self.request.frozen for layer in names):
+            check_choice("layers", "layer", layer, self.layers)
         if "nil" in chosen and self.regression:
             raise InnerloopError("nil", "there is no NIL for regression", hint="leave it out")
         if "early" in chosen and not self.snapshots:
@@ -241,13 +219,10 @@ class ExperimentRunner:
         kept = self.fingerprint(name)
         found = None if fresh else result_cache.load(kept)
         if found is None:
-            with progress_for(EXPERIMENTS[name]) as on_progress:
-                options = {
-                    "tasks": tasks_of(name, self.request.tasks),
-                    "key": self.key,
-                    "on_progress": on_progress,
-                }
-                found = getattr(self, name)(options)
+            experiment = EXPERIMENTS[name]
+            with progress_for(experiment.title) as on_progress:
+                tasks = experiment.tasks_of(self.request.tasks)
+                found = experiment.run(self, {"tasks": tasks, "key": self.key, "on_progress": on_progress})
             result_cache.save(kept, found)
         return found
 
@@ -277,7 +252,7 @@ class ExperimentRunner:
             "trained_meta_steps": self.facts.get("meta_steps"),
             "training_seed": config.seed,
             "tasks": r.tasks,
-            "tasks_looked_at_closely": r.close,
+            "tasks_looked_at_closely": min(r.tasks, CLOSE),
             "seed": r.seed,
         }
         if "against" in chosen:
@@ -291,18 +266,42 @@ class ExperimentRunner:
         return results
 
 
+class Experiment(NamedTuple):
+    """The title of its progress bar, what runs it, and the most held-out tasks that it uses (None: all asked for)."""
+
+    title: str
+    run: Callable[[ExperimentRunner, Options], object]
+    most: int | None = None
+
+    def tasks_of(self, asked: int) -> int:
+        """The number of held-out tasks if `asked` were asked for."""
+        return asked if self.most is None else min(asked, self.most)
+
+
+def _freeze(e: ExperimentRunner, options: Options) -> object:
+    return freezing(e.model, [*contiguous(e.model.layers.names), *e.request.frozen], **options)
+
+
 EXPERIMENTS = {
-    "freeze": "freezing",
-    "similarity": "similarity before and after",
-    "nil": "no inner loop (NIL)",
-    "weights": "movement of weights",
-    "steps": "inner steps",
-    "landscape": "loss landscape",
-    "paths": "inner-loop paths",
-    "early": "snapshots along training",
-    "against": "similarity across runs",
+    "freeze": Experiment("freezing", _freeze),
+    "similarity": Experiment(
+        "similarity before and after", lambda e, o: similarity_before_and_after(e.model, **o), CLOSE
+    ),
+    "nil": Experiment(
+        "no inner loop (NIL)",
+        lambda e, o: nil(e.model, {"trained": e.model.params, "random": e.model.initial}, **o),
+    ),
+    "weights": Experiment("movement of weights", lambda e, o: layer_movement(e.model, **o), CLOSE),
+    "steps": Experiment("inner steps", lambda e, o: inner_step_curves(e.model, **o), CLOSE),
+    "landscape": Experiment(
+        "loss landscape",
+        lambda e, o: {"line": loss_line(e.model, **o), "plane": loss_plane(e.model, key=e.key)},
+        CLOSE,
+    ),
+    "paths": Experiment("inner-loop paths", ExperimentRunner.paths, 8),
+    "early": Experiment("snapshots along training", ExperimentRunner.early, 300),
+    "against": Experiment("similarity across runs", ExperimentRunner.against, CLOSE),
 }
-"""The title of each experiment's progress bar, by the experiment's name."""
 
 
 def analyze(

@@ -29,7 +29,7 @@ from innerloop.analysis.cka import linear_cka, rbf_cka
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.engine.evaluate import over_tasks
 from innerloop.engine.types import Params, Task
-from innerloop.errors import InnerloopError, first_line
+from innerloop.errors import InnerloopError, explained
 from innerloop.io.untrusted import JsonObject
 
 Pairs = dict[str, tuple[Array, Array]]
@@ -138,15 +138,10 @@ def _activations_of_both(
 
 def _outputs(model: AnalyzedModel, params: Params, task: Task) -> dict[str, Array]:
     """The output of each layer on a task's queries, in the order of the layers."""
-    inputs = task.query.inputs
-    try:
+    inputs, hint = task.query.inputs, "compare models for inputs of the same shape"
+    got = jax.tree.map(jnp.shape, inputs)  # for example, images with another number of channels
+    with explained("similarity", "a model cannot read the queries", got=got, hint=hint):
         found = model.layers.activations(params, inputs)
-    except (TypeError, ValueError) as error:  # for example, images with another number of channels
-        if isinstance(error, InnerloopError):
-            raise
-        wrong = f"a model cannot read the queries ({first_line(error)})"
-        hint = "compare models for inputs of the same shape"
-        raise InnerloopError("similarity", wrong, got=jax.tree.map(jnp.shape, inputs), hint=hint) from error
     return {name: found[name] for name in model.layers.names}
 
 
@@ -160,15 +155,11 @@ def _same_points(name: str, x: Array, y: Array, layout: Layout) -> tuple[Array, 
             "similarity", f"layer {name} must have the same points in both", got=got, hint=hint
         )
     x, y = as_points(x, layout), as_points(y, layout)
-    rows = _rows(len(x))
+    if len(x) <= MOST_POINTS:
+        return x, y
+    # Always the same ones; at random, since neighbouring positions are similar.
+    rows = np.sort(np.random.default_rng(0).choice(len(x), MOST_POINTS, replace=False))
     return x[rows], y[rows]
-
-
-def _rows(points: int) -> np.ndarray | slice:
-    """`MOST_POINTS` rows, always the same ones; chosen at random, since neighbouring positions are similar."""
-    if points <= MOST_POINTS:
-        return slice(None)
-    return np.sort(np.random.default_rng(0).choice(points, MOST_POINTS, replace=False))
 
 
 def comparer(

@@ -162,14 +162,14 @@ def _folder(out: Path, arguments: Analyze) -> OutputFolder:
 
 def _show(results: JsonObject, names: Sequence[str]) -> None:
     """Print what these experiments found, and the verdict."""
-    from innerloop.analysis.task_counts import tasks_of
+    from innerloop.analysis.run_all import EXPERIMENTS
     from innerloop.report.analysis_page import verdict_in_words
     from innerloop.report.analysis_sections import SECTIONS
     from innerloop.report.analysis_text import TABLES, sentence
 
     out = console()
     for name in (name for name in SECTIONS if name in names):
-        tasks = counted(tasks_of(name, results["tasks"]), "held-out task")
+        tasks = counted(EXPERIMENTS[name].tasks_of(results["tasks"]), "held-out task")
         out.print(f"{SECTIONS[name].title} ({tasks})", style="bold")
         if name in TABLES:
             found = TABLES[name](results)

@@ -10,7 +10,7 @@ import numpy as np
 from innerloop.cli.user_examples import Ink, PictureShape, UserData, ink_of, read_pictures, read_points
 from innerloop.config.schema import Config, Normalization
 from innerloop.errors import InnerloopError
-from innerloop.io.home import expanded
+from innerloop.io.files import expanded
 from innerloop.learner.learner import Learner
 from innerloop.learner.validation import Shape
 from innerloop.tasks.io.images import peek

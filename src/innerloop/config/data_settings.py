@@ -7,7 +7,7 @@ from typing import Literal
 from innerloop.config.schema import DataConfig
 from innerloop.config.specs import DATASETS
 from innerloop.errors import InnerloopError, check_choice
-from innerloop.io.home import expanded
+from innerloop.io.files import expanded
 
 SORT = "sort the classes into the folders train, validation and test"
 

@@ -10,10 +10,11 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from innerloop.engine.diagnosis import locate_in_adaptation, locate_in_meta_gradient
 from innerloop.engine.eager import one_program
 from innerloop.engine.inner import InnerLoop, check_inner
+from innerloop.engine.keys import MaybeKey
 from innerloop.engine.loss import (
     Adapted,
     check_function,
-    evaluate_adapted,
+    evaluate_loss,
     fold_key,
     initial_state,
     is_random,
@@ -118,12 +119,7 @@ class Algorithm(ABC):
 
     @with_exact_products
     def trajectory(
-        self,
-        meta_params: Params,
-        support: PyTree,
-        observe: Observe | None = None,
-        *,
-        key: PRNGKeyArray | None = None,
+        self, meta_params: Params, support: PyTree, observe: Observe | None = None, *, key: MaybeKey = None
     ) -> Trajectory:
         """Run the inner loop on the support set of one task.
 
@@ -140,7 +136,7 @@ class Algorithm(ABC):
         return unroll(self.loss_fn, self.inner_for(meta_params), start, support, observe, key=key)
 
     @_ADAPT
-    def adapt(self, meta_params: Params, support: PyTree, *, key: PRNGKeyArray | None = None) -> Params:
+    def adapt(self, meta_params: Params, support: PyTree, *, key: MaybeKey = None) -> Params:
         """The parameters adapted to the support set of one task; with model state, `Adapted(params, state)`.
 
         Raises:
@@ -149,9 +145,7 @@ class Algorithm(ABC):
         return self.trajectory(meta_params, support, key=key).adapted
 
     @abstractmethod
-    def meta_grad(
-        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
-    ) -> tuple[Params, MetaInfo]:
+    def meta_grad(self, meta_params: Params, task: Task, *, key: MaybeKey = None) -> tuple[Params, MetaInfo]:
         """The gradient that the outer loop descends, with the structure of `meta_params`, and what to log.
 
         Args:
@@ -163,9 +157,7 @@ class Algorithm(ABC):
             InnerloopError: as in `unroll`.
         """
 
-    def objective(
-        self, meta_params: Params, task: Task, *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, ""]:
+    def objective(self, meta_params: Params, task: Task, *, key: MaybeKey = None) -> Float[Array, ""]:
         """The function of one task whose exact gradient `check_meta_gradient` compares with `meta_grad`.
 
         By default the loss on the query set after adaptation.
@@ -192,19 +184,21 @@ class Algorithm(ABC):
         return is_random(self.loss_fn) or is_random(self._outer_loss)
 
     @with_exact_products
-    def query_loss(
-        self, adapted: Params | Adapted, batch: PyTree, *, key: PRNGKeyArray | None = None
-    ) -> Array:
+    def query_loss(self, adapted: Params | Adapted, batch: PyTree, *, key: MaybeKey = None) -> Array:
         """The loss of adapted parameters on the query set, a scalar; `key` is the task's key."""
         return self.query(adapted, batch, key=key)[0]
 
     @with_exact_products
     def query(
-        self, adapted: Params | Adapted, batch: PyTree, *, key: PRNGKeyArray | None = None
+        self, adapted: Params | Adapted, batch: PyTree, *, key: MaybeKey = None
     ) -> tuple[Array, PyTree]:
         """The loss of adapted parameters on the query set, and its auxiliary outputs."""
+        # A loss without state ignores the state; one with state starts from its own if the inner loop had none.
+        loss_fn = self._outer_loss
         with loss_errors(batch):
-            return evaluate_adapted(self._outer_loss, adapted, batch, fold_key(key, _QUERY))
+            params, state = adapted if isinstance(adapted, Adapted) else (adapted, initial_state(loss_fn))
+            value, extras = evaluate_loss(loss_fn, params, batch, fold_key(key, _QUERY), state)
+        return value, extras.aux
 
     @property
     def _outer_loss(self) -> LossFn:

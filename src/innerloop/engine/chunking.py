@@ -28,10 +28,13 @@ def mean_in_chunks(one: Callable[[PyTree], PyTree], items: PyTree, chunk: int) -
     def add_chunk(total: PyTree, items: PyTree) -> tuple[PyTree, None]:
         # A chunk of one is not vmapped: batched kernels are slower than plain ones on a CPU.
         part = wide(first(items)) if chunk == 1 else jax.vmap(wide)(items)
-        part = part if chunk == 1 else jax.tree.map(_sum_of_tasks, part)
+        part = part if chunk == 1 else jax.tree.map(summed, part)
         return jax.tree.map(jnp.add, total, part), None
 
-    in_floats = lambda item: jax.tree.map(_as_float, one(item))
+    summed = lambda x: (in_memory_order(x) if jax.default_backend() == "gpu" else x).sum(0)
+    # Integers and booleans, such as a mask, have a mean only as floats.
+    as_float = lambda x: x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float)
+    in_floats = lambda item: jax.tree.map(as_float, one(item))
     wide = lambda item: jax.tree.map(at_least_float32, in_floats(item))
     first = lambda tree: jax.tree.map(lambda x: x[0], tree)
     shapes = jax.eval_shape(in_floats, first(items))
@@ -50,15 +53,6 @@ def in_memory_order(x: Array) -> Array:
     the whole array once more.
     """
     return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
-
-
-def _sum_of_tasks(x: Array) -> Array:
-    return (in_memory_order(x) if jax.default_backend() == "gpu" else x).sum(0)
-
-
-def _as_float(x: Array) -> Array:
-    """Convert integers and booleans, such as a mask, to floats, so that their mean can be taken."""
-    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float)
 
 
 def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None) -> tuple[int, int]:

@@ -11,9 +11,9 @@ from jax.extend import core as jex
 from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.engine.jaxprs import constants_of, dependent
-from innerloop.engine.keys import check_key as check_key
+from innerloop.engine.keys import check_key
 from innerloop.engine.types import TaskDistribution
-from innerloop.errors import InnerloopError, first_line
+from innerloop.errors import InnerloopError, explained
 
 UNTRACEABLE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
 
@@ -66,19 +66,12 @@ def check_random(
         check(drawn, who, name)
         return drawn
 
-    try:
+    hint = "hold arrays as attributes, index them with integers from jax.random, and choose with jnp.where"
+    with (
+        explained(who, f"`{name}` cannot be called", hint="it must take one key and be traceable by JAX"),
+        explained(who, f"`{name}` cannot be compiled", hint=hint, errors=UNTRACEABLE),
+    ):
         first, second = _traced_twice(traced, key)
-    except UNTRACEABLE as error:
-        reason = first_line(error)
-        hint = (
-            "hold arrays as attributes, index them with integers from jax.random, and choose with jnp.where"
-        )
-        raise InnerloopError(who, f"`{name}` cannot be compiled ({reason})", hint=hint) from error
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InnerloopError):
-            raise
-        reason, hint = first_line(error), "it must take one key and be traceable by JAX"
-        raise InnerloopError(who, f"`{name}` cannot be called ({reason})", hint=hint) from error
     if not any(dependent(first.jaxpr, [True] * len(first.jaxpr.invars))):
         wrong = f"`{name}` does not depend on its key: all tasks would be the same"
         hint = "draw from the key with jax.random, or use innerloop.TaskList for fixed tasks"
@@ -103,12 +96,12 @@ def _traced_twice(fn: Callable[..., PyTree], *args: PyTree) -> tuple[jex.ClosedJ
 
 def _check_alike(first: jex.ClosedJaxpr, second: jex.ClosedJaxpr, who: str, name: str) -> None:
     """Raise InnerloopError if two traces of a function hold different numbers."""
-    if not _same(list(constants_of(first)), list(constants_of(second))):
+    if not same_bits(list(constants_of(first)), list(constants_of(second))):
         wrong = f"`{name}` draws different numbers for the same key, and would draw them once for all tasks"
         raise InnerloopError(who, wrong, hint="draw from the key with jax.random")
 
 
-def _same(a: list[object], b: list[object]) -> bool:
+def same_bits(a: list[object], b: list[object]) -> bool:
     """Whether two lists of numbers are bitwise equal."""
     return len(a) == len(b) and all(x is y or bits_of(x) == bits_of(y) for x, y in zip(a, b, strict=True))
 

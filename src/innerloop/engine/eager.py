@@ -25,11 +25,6 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def _is_array(x: object) -> bool:
-    """Whether a leaf is an argument of the program; anything else, including a Python number, is part of it."""
-    return isinstance(x, jax.Array | np.ndarray | np.generic)
-
-
 def one_program(
     locate_failure: Callable[..., Place | None], check: Callable[[object, str], None] = lambda data, who: None
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
@@ -52,7 +47,9 @@ def one_program(
             check_trainable(meta_params, who)
             check(data, who)
             given = arguments[1:]
-            arrays, rest = eqx.partition((given, keywords), _is_array)
+            # Anything else, including a Python number, is part of the program.
+            is_array = lambda x: isinstance(x, jax.Array | np.ndarray | np.generic)
+            arrays, rest = eqx.partition((given, keywords), is_array)
 
             def program(arrays: PyTree) -> tuple[Result, Array]:
                 given, keywords = eqx.combine(arrays, rest)

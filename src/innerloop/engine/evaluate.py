@@ -106,7 +106,7 @@ def over_tasks(
     The results are NumPy arrays with a leading axis over the tasks of a batch. Task i depends only on the key and i, so
     two measurements with the same key are paired. If the number of tasks is finite, none is measured twice.
     """
-    num_tasks = min(num_tasks, len(tasks)) if isinstance(tasks, FiniteTasks) else num_tasks
+    num_tasks = number_of_tasks(tasks, num_tasks)
     batch_size = whole_batches(batch_size, num_tasks)
     # A model trained in shards may be evaluated on fewer devices.
     mesh = task_mesh(batch_size, model_shards=math.gcd(model_shards, *map(len, by_process(jax.devices()))))
@@ -132,12 +132,14 @@ def iterate_batches(
     measured: Callable[[Params, Array, Array], PyTree], mesh: Mesh, num_tasks: int, batch_size: int
 ) -> Callable[[Params, PRNGKeyArray], Iterator[PyTree]]:
     """`run(params, key)`: yields `measured(params, keys, numbers)` as NumPy arrays for every batch of tasks."""
-    keys, fetch = _keys_of(mesh, batch_size), to_host(mesh)
+    # The key of task i depends only on i, so neither the batch size nor the number of devices changes the tasks.
+    folded, fetch = _folded(NamedSharding(mesh, SPLIT)), to_host(mesh)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[PyTree]:
         params = shard_params(params, mesh)  # training may have left them on fewer devices
         for first in range(0, num_tasks, batch_size):
-            found = fetch(measured(params, *keys(key, first)))
+            numbers = np.arange(first, first + batch_size)
+            found = fetch(measured(params, *folded(*replicate((key, numbers), mesh))))
             yield jax.tree.map(lambda x, maximum=num_tasks - first: x[:maximum], found)
 
     return run
@@ -149,15 +151,6 @@ def whole_batches(batch_size: int, tasks: int) -> int:
     return -(-min(batch_size, tasks) // processes) * processes
 
 
-def _keys_of(mesh: Mesh, batch_size: int) -> Callable[[PRNGKeyArray, int], tuple[Array, Array]]:
-    """`keys(key, first)`: keys and numbers of the tasks first..first+batch_size, each on the device of its task.
-
-    The key of task i depends only on i, so neither the batch size nor the number of devices changes the tasks.
-    """
-    folded = _folded(NamedSharding(mesh, SPLIT))
-    return lambda key, first: folded(*replicate((key, np.arange(first, first + batch_size)), mesh))
-
-
 @lru_cache
 def _folded(split: NamedSharding) -> Callable[[PRNGKeyArray, Array], tuple[Array, Array]]:
     """The compiled function from a key and task numbers to the keys of the tasks, and their numbers."""
@@ -165,11 +158,16 @@ def _folded(split: NamedSharding) -> Callable[[PRNGKeyArray, Array], tuple[Array
     return jax.jit(lambda key, numbers: (fold(key, numbers), numbers), out_shardings=split)
 
 
-def check_num_tasks(num_tasks: int) -> int:
+def number_of_tasks(tasks: object, maximum: int) -> int:
+    """The number of tasks to measure: `maximum`, or all of a finite set that is smaller."""
+    return min(maximum, len(tasks)) if isinstance(tasks, FiniteTasks) else maximum
+
+
+def check_num_tasks(num_tasks: int, who: str = "evaluate") -> int:
     """Return a number of tasks as an `int`. Raises InnerloopError if it is below two."""
-    num_tasks = check_count("evaluate", "num_tasks", num_tasks, 0)
+    num_tasks = check_count(who, "num_tasks", num_tasks, 0)
     if num_tasks < 2:
-        raise InnerloopError("evaluate", "an interval needs at least two tasks", got=num_tasks)
+        raise InnerloopError(who, "an interval needs at least two tasks", got=num_tasks)
     return num_tasks
 
 

@@ -72,7 +72,12 @@ class InnerLoop:
     unroll: int | None = None
 
     def __post_init__(self) -> None:
-        self._check_counts()
+        for name, minimum in {"steps": 0, "last": 0, "minibatch": 1, "checkpoints": 1, "unroll": 1}.items():
+            value = getattr(self, name)
+            left = name != "steps" and value is None
+            if not left and not (name == "checkpoints" and isinstance(value, str) and value == "sqrt"):
+                # As `int`, which is hashable whatever type was given.
+                object.__setattr__(self, name, check_count("InnerLoop", name, value, minimum))
         for name in ("stream", "offload"):
             check_flag("InnerLoop", name, getattr(self, name))
         if self.stream and self.minibatch is not None:
@@ -94,14 +99,6 @@ class InnerLoop:
         others = [(f.name, repr(getattr(self, f.name)), repr(f.default)) for f in fields(self)[1:]]
         kept = [f"{name}={value}" for name, value, default in others if value != default]
         return f"InnerLoop({', '.join([f'rule={rule}', *kept])})"
-
-    def _check_counts(self) -> None:
-        """Check the counts and store them as `int`, which is hashable whatever type was given."""
-        for name, minimum in {"steps": 0, "last": 0, "minibatch": 1, "checkpoints": 1, "unroll": 1}.items():
-            value = getattr(self, name)
-            left = name != "steps" and value is None
-            if not left and not (name == "checkpoints" and isinstance(value, str) and value == "sqrt"):
-                object.__setattr__(self, name, check_count("InnerLoop", name, value, minimum))
 
     @property
     def step_size(self) -> float | None:

@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import jax
 import optax
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PyTree
 
+from innerloop.engine.keys import MaybeKey
 from innerloop.engine.loss import Extras
-from innerloop.engine.loss_errors import rule_errors
 from innerloop.engine.mixed_mode import mixed_value_and_grad
 from innerloop.engine.safe_roots import with_safe_roots
+from innerloop.errors import explained
 
 
 class Carry(NamedTuple):
@@ -31,7 +32,7 @@ class StepInputs(NamedTuple):
     """
 
     state: PyTree = None
-    key: PRNGKeyArray | None = None
+    key: MaybeKey = None
     batch: PyTree = None
 
 
@@ -72,7 +73,7 @@ def inner_step(
         moved = lambda grads, state, fast, value: update(
             grads, state, fast, value=value, grad=grads, value_fn=again
         )
-        with rule_errors():
+        with explained("InnerLoop", "its rule cannot take a step"):  # so that the loss is not blamed
             updates, rule_state = with_safe_roots(moved)(given[0], carry.rule_state, carry.fast, given[1])
         state = extras.state if differentiate_state else jax.lax.stop_gradient(extras.state)
         return Carry(optax.apply_updates(carry.fast, updates), rule_state, state), (value, extras.aux)

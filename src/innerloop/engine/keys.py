@@ -5,8 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from innerloop.errors import InnerloopError
+
+MaybeKey = PRNGKeyArray | None
+"""A key for what may be random, such as a loss; None if it is not."""
 
 
 def check_key(key: object, who: str) -> None:

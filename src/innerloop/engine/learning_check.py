@@ -10,9 +10,8 @@ from innerloop.engine.diagnosis import explain_mismatch
 from innerloop.engine.jaxprs import dependent
 from innerloop.engine.loss import params_of, with_params
 from innerloop.engine.loss_errors import loss_errors
-from innerloop.engine.padding_check import warn_about_padding
+from innerloop.engine.loss_warnings import warn_about_padding, warn_about_shared_mask
 from innerloop.engine.pytree import partition
-from innerloop.engine.randomness_check import warn_about_shared_mask
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 
@@ -41,7 +40,8 @@ def check_learns(
     if not learns and _adapts(algorithm, params, task):
         losses = lambda support: algorithm.trajectory(params, support, key=own.get("key")).losses
         raise _unlearnable(_depends(losses, task.support)[0], who)
-    if outer and _has_examples(task.query):
+    sizes = [x.size for x in jax.tree.leaves(task.query)]
+    if outer and sizes and all(sizes):  # Reptile's query set is empty
         _check_query(algorithm, adapted, task.query, own, who)
 
 
@@ -73,11 +73,6 @@ def _check_ways(algorithm: Algorithm, params: Params, task: Task, tasks: TaskDis
             raise InnerloopError(who, why, hint="give its head as many outputs as an episode has classes")
 
     jax.eval_shape(check, params, task.support)
-
-
-def _has_examples(query: PyTree) -> bool:
-    """Whether a query set has any examples; Reptile's is empty."""
-    return bool(jax.tree.leaves(query)) and all(x.size for x in jax.tree.leaves(query))
 
 
 def _check_query(

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from innerloop.engine import distribution
+from innerloop.engine import keys
+from innerloop.engine.keys import MaybeKey
 from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.model_state import check_state, fresh_state, in_structure_of
 from innerloop.engine.pytree import shapes_only
@@ -85,16 +86,12 @@ class Loss:
         """Whether there is model state."""
         return self.state is not None
 
-    def __call__(
-        self, params: Params | Adapted, batch: PyTree, *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, ""]:
+    def __call__(self, params: Params | Adapted, batch: PyTree, *, key: MaybeKey = None) -> Float[Array, ""]:
         """The value alone, for parameters or, with state, for `Adapted`."""
         params, state = params if isinstance(params, Adapted) else (params, self.state)
         return self.evaluate(params, batch, key, state)[0]
 
-    def evaluate(
-        self, params: Params, batch: PyTree, key: PRNGKeyArray | None, state: PyTree
-    ) -> tuple[PyTree, Extras]:
+    def evaluate(self, params: Params, batch: PyTree, key: MaybeKey, state: PyTree) -> tuple[PyTree, Extras]:
         """The value, the new state and the auxiliary outputs.
 
         Raises:
@@ -140,17 +137,17 @@ def initial_state(loss_fn: LossFn) -> PyTree:
     return fresh_state(loss_fn.state) if isinstance(loss_fn, Loss) else None
 
 
-def fold_key(key: PRNGKeyArray | None, number: int | Array) -> PRNGKeyArray | None:
+def fold_key(key: MaybeKey, number: int | Array) -> MaybeKey:
     """A separate key for each number; None without a key."""
     return None if key is None else jax.random.fold_in(key, number)
 
 
-def check_key(loss_fn: LossFn, key: PRNGKeyArray | None) -> None:
+def check_key(loss_fn: LossFn, key: MaybeKey) -> None:
     """Raise InnerloopError for a random loss if the key is missing or is not a key."""
-    if is_random(loss_fn) and key is None:
-        raise InnerloopError("Loss", "this loss is random and needs a key", got=None, hint="pass key=")
     if is_random(loss_fn):
-        distribution.check_key(key, "Loss")
+        if key is None:
+            raise InnerloopError("Loss", "this loss is random and needs a key", hint="pass key=")
+        keys.check_key(key, "Loss")
 
 
 def with_state(params: Params, loss_fn: LossFn) -> Params | Adapted:
@@ -170,7 +167,7 @@ def with_params(adapted: Params | Adapted, params: Params) -> Params | Adapted:
 
 
 def evaluate_loss(
-    loss_fn: LossFn, params: Params, batch: PyTree, key: PRNGKeyArray | None = None, state: PyTree = None
+    loss_fn: LossFn, params: Params, batch: PyTree, key: MaybeKey = None, state: PyTree = None
 ) -> tuple[PyTree, Extras]:
     """The value of any loss, and what else it returns. Raises InnerloopError as in `Loss.evaluate`."""
     if isinstance(loss_fn, Loss):
@@ -178,19 +175,7 @@ def evaluate_loss(
     return loss_fn(params, batch), Extras()
 
 
-def evaluate_adapted(
-    loss_fn: LossFn, adapted: Params | Adapted, batch: PyTree, key: PRNGKeyArray | None = None
-) -> tuple[Array, PyTree]:
-    """The value of any loss and its auxiliary outputs after an inner loop.
-
-    A loss without state ignores the state; one with state starts from its own if the inner loop had none.
-    """
-    params, state = adapted if isinstance(adapted, Adapted) else (adapted, initial_state(loss_fn))
-    value, extras = evaluate_loss(loss_fn, params, batch, key, state)
-    return value, extras.aux
-
-
-def check_loss(loss_fn: LossFn, params: Params, batch: PyTree, key: PRNGKeyArray | None = None) -> None:
+def check_loss(loss_fn: LossFn, params: Params, batch: PyTree, key: MaybeKey = None) -> None:
     """Raise InnerloopError unless the loss is a float scalar and its new state matches the old one."""
     check_key(loss_fn, key)
     state = initial_state(loss_fn)

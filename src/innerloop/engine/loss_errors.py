@@ -17,17 +17,6 @@ REVERSE = "Reverse-mode differentiation does not work for lax.while_loop"
 
 
 @contextmanager
-def rule_errors() -> Iterator[None]:
-    """Turn the errors of an inner rule into an InnerloopError, so that the loss is not blamed for them."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InnerloopError):
-            raise
-        raise InnerloopError("InnerLoop", f"its rule cannot take a step ({first_line(error)})") from error
-
-
-@contextmanager
 def loss_errors(batch: PyTree) -> Iterator[None]:
     """Turn the errors of a loss, and JAX's errors about it, into an InnerloopError with the shapes of the batch.
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from innerloop.engine.pytree import paths
+from innerloop.engine.pytree import kinds, paths
 from innerloop.errors import InnerloopError
 
 
@@ -38,9 +38,7 @@ def in_structure_of(before: PyTree, after: PyTree) -> PyTree:
 
 def check_state(before: PyTree, after: PyTree) -> None:
     """Raise InnerloopError unless two states have the same paths, shapes and dtypes."""
-    was, now = (
-        dict(zip(paths(tree), map(_kind, jax.tree.leaves(tree)), strict=True)) for tree in (before, after)
-    )
+    was, now = kinds(before), kinds(after)
     changed = [path for path in {**was, **now} if was.get(path) != now.get(path)]
     if changed:
         path, what = changed[0], "the new state must have the structure, shapes and dtypes of the old one"
@@ -48,8 +46,3 @@ def check_state(before: PyTree, after: PyTree) -> None:
         both = path in was and path in now
         hint = "cast or reshape it in the loss" if both else "return every leaf of the state"
         raise InnerloopError("Loss", what, got=got + (f" at `{path}`" if path else ""), hint=hint)
-
-
-def _kind(x: PyTree) -> str:
-    """Dtype and shape, as in `float32[3]`."""
-    return f"{jnp.result_type(x)}{list(jnp.shape(x))}"

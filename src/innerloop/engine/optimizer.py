@@ -8,19 +8,16 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.types import Params
-from innerloop.errors import InnerloopError, first_line
+from innerloop.errors import explained
 
 
 def initial_moments(init: Callable[[Params], optax.OptState], params: Params, who: str) -> optax.OptState:
     """The initial state of an optimiser. Raises InnerloopError, on behalf of `who`, unless it fits the parameters."""
-    try:
+    hint = "labels, as for `optax.multi_transform`, must be given by a function: Optax would call a labelled model"
+    usual = (AttributeError, KeyError, TypeError, ValueError)
+    wrong = "its optimiser does not fit the parameters"
+    with explained(who, wrong, hint=hint if callable(params) else "", errors=usual):
         return init(params)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InnerloopError):
-            raise
-        wrong = f"its optimiser does not fit the parameters ({first_line(error)})"
-        hint = "labels, as for `optax.multi_transform`, must be given by a function: Optax would call a labelled model"
-        raise InnerloopError(who, wrong, hint=hint if callable(params) else "") from error
 
 
 BEFORE_SCALE = (

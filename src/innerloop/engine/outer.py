@@ -27,9 +27,10 @@ from innerloop.engine.meta_state import MetaState, restore_to_device
 from innerloop.engine.optimizer import apply_optimizer
 from innerloop.engine.persistent_adam import WithMoments, check_outer_optimizer
 from innerloop.engine.pytree import global_norm, shapes_only
-from innerloop.engine.task_draws import draw_and_fetch, drawn_tasks, steps_ahead
+from innerloop.engine.task_draws import draw_and_fetch, steps_ahead, task_keys
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
+from innerloop.parallel.compile_once import compile_once
 from innerloop.parallel.mesh import local_copy, mean_over_devices, replicate
 from innerloop.parallel.param_sharding import constrain_sharding, model_shards_of
 
@@ -183,7 +184,9 @@ class OuterLoop(GradientLoop):
 
     def tasks_of_update(self, key: PRNGKeyArray, step: Array) -> Iterator[Task]:
         """The tasks of one update, drawn again one at a time."""
-        return drawn_tasks(self.tasks, key, step, self.meta_batch)
+        draw = compile_once(lambda held, key: self.with_arrays(held).sample(key))
+        for one in task_keys(key, step, self.meta_batch):
+            yield draw(self.held, one)
 
     def updates(
         self, state: MetaState, steps: int, count: Array | None, data: PyTree

@@ -23,6 +23,9 @@ Selection = str | Collection[str] | Callable[[str], bool] | None
 """A selection of parameters: None (all), a path prefix or pattern, several of these, or a function of the path."""
 
 
+FORMS = "give a name like 'head', a pattern like '**/bias', several of these, or a function of the path"
+
+
 @dataclass(frozen=True)
 class Except:
     """The complement of a selection; unlike a lambda, it keeps the names so that they can be checked."""
@@ -37,10 +40,7 @@ class Except:
 def check_not_all(selection: Selection, who: str, name: str) -> None:
     """Raise InnerloopError, on behalf of `who`, if its argument `name` is None, which would select everything."""
     if selection is None:
-        hint = (
-            "give a name like 'head', a pattern like '**/bias', several of these, or a function of the path"
-        )
-        raise InnerloopError(who, f"`{name}` must be a selection of parameters", got="None", hint=hint)
+        raise InnerloopError(who, f"`{name}` must be a selection of parameters", got="None", hint=FORMS)
 
 
 def in_words(selection: Selection) -> str:
@@ -69,9 +69,7 @@ def check_selection(selection: Any) -> None:
         names = list(selection) if getattr(selection, "ndim", 1) == 1 else [None]
         if all(isinstance(name, str) for name in names):
             return None
-    hint = "give a name like 'head', a pattern like '**/bias', several of these, or a function of the path"
-    if isinstance(selection, re.Pattern):
-        hint = "give the pattern's method, `pattern.search`"
+    hint = "give the pattern's method, `pattern.search`" if isinstance(selection, re.Pattern) else FORMS
     raise InnerloopError("select", "is not a selection of parameters", got=selection, hint=hint)
 
 
@@ -89,6 +87,12 @@ def paths(params: PyTree) -> list[str]:
 def by_path(tree: PyTree) -> dict[str, PyTree]:
     """The leaves by path, in tree order."""
     return dict(zip(paths(tree), jax.tree.leaves(tree), strict=True))
+
+
+def kinds(tree: PyTree) -> dict[str, str]:
+    """Dtype and shape of every leaf, as in `float32[3]`, by path."""
+    kind = lambda x: f"{x.dtype if hasattr(x, 'dtype') else jnp.result_type(x)}{list(jnp.shape(x))}"
+    return {path: kind(x) for path, x in by_path(tree).items()}
 
 
 def is_selected(selection: Selection, path: str) -> bool:
@@ -182,12 +186,8 @@ def cast(params: PyTree, dtype: DTypeLike, selection: Selection = None) -> PyTre
     """
     _check_floats(dtype)
     selected, rest = partition(params, selection)
-    return combine(jax.tree.map(lambda x: jnp.asarray(x, dtype) if _is_float(x) else x, selected), rest)
-
-
-def _is_float(x: object) -> bool:
-    """Whether a leaf is a float array."""
-    return isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating)
+    floats = lambda x: isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating)
+    return combine(jax.tree.map(lambda x: jnp.asarray(x, dtype) if floats(x) else x, selected), rest)
 
 
 def _check_floats(dtype: DTypeLike) -> None:

@@ -1,14 +1,12 @@
 """The tasks of a meta-step: their keys, and how many meta-steps' tasks are drawn at once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.chunking import divisor_up_to
-from innerloop.engine.distribution import split_arrays
 from innerloop.engine.types import Task, TaskDistribution, TwoStageSampler
-from innerloop.parallel.compile_once import compile_once
 
 AHEAD_BYTES = 2_000_000
 """Small tasks are drawn for as many meta-steps at once as fit in a core's cache. Drawing them for one meta-step at a
@@ -32,11 +30,3 @@ def draw_and_fetch(tasks: TaskDistribution) -> tuple[Callable[[PyTree], PyTree],
 def task_keys(key: PRNGKeyArray, step: Array, meta_batch: int) -> Array:
     """The keys of the tasks of one meta-step, `[tasks]`; they depend only on the run's key and the step number."""
     return jax.random.split(jax.random.fold_in(key, step), meta_batch)
-
-
-def drawn_tasks(tasks: TaskDistribution, key: PRNGKeyArray, step: Array, meta_batch: int) -> Iterator[Task]:
-    """The tasks of one meta-step, one at a time."""
-    held, with_arrays = split_arrays(tasks)
-    draw = compile_once(lambda held, key: with_arrays(held).sample(key))
-    for one in task_keys(key, step, meta_batch):
-        yield draw(held, one)

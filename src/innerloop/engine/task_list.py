@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.keys import check_key
+from innerloop.engine.keys import MaybeKey, check_key
 from innerloop.engine.pytree import by_path, is_numeric
 from innerloop.engine.types import Batch, FiniteTasks, Task
 from innerloop.errors import InnerloopError
@@ -56,7 +56,7 @@ class TaskList(FiniteTasks, eqx.Module):
         """The number of tasks."""
         return len(jax.tree.leaves(self.tasks)[0])
 
-    def task(self, number: int | Array, key: PRNGKeyArray | None = None) -> Task:
+    def task(self, number: int | Array, key: MaybeKey = None) -> Task:
         """The task with this number; `key` is not used."""
         return jax.tree.map(lambda x: x[number], self.tasks)
 

@@ -7,15 +7,15 @@ selected by tree path; the others are closed over and never carried.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.inner import Derivative, InnerLoop, check_inner
 from innerloop.engine.inner_step import Carry, Step, StepInputs, StepLoss, inner_step
+from innerloop.engine.keys import MaybeKey
 from innerloop.engine.loop_invariants import hoist
 from innerloop.engine.loss import (
     Adapted,
@@ -67,7 +67,7 @@ def unroll(
     support: PyTree,
     observe: Observe | None = None,
     *,
-    key: PRNGKeyArray | None = None,
+    key: MaybeKey = None,
 ) -> Trajectory:
     """Adapt parameters to the support set of one task.
 
@@ -104,21 +104,21 @@ def unroll(
         params = combine(carry.fast, frozen)
         return params if state is None else Adapted(params, carry.state)
 
-    now = lambda carry, i, item: StepInputs(
-        carry.state, fold_key(key, i), _batch_of_step(inner, support, i, item)
-    )
+    size = inner.minibatch
+    batch_of = lambda i, item: item if size is None else minibatch_of_step(support, i, size)
+    now = lambda carry, i, item: StepInputs(carry.state, fold_key(key, i), batch_of(i, item))
     watch = None if observe is None else lambda carry, i: observe(adapted(carry), i)
     carry = Carry(fast, initial_moments(inner.rule.init, fast, "InnerLoop"), state)
     loss, rest = _hoisted(loss_of, inner, carry, key, (frozen, support))
-    make = partial(
-        inner_step,
+    step = lambda constant: inner_step(
         loss,
         inner.rule,
         rest,
         mixed=inner.derivative == "mixed",
+        constant_gradient=constant,
         differentiate_state=isinstance(loss_fn, Loss) and loss_fn.differentiate_state,
     )
-    body = lambda constant: _body(make(constant_gradient=constant), now, watch, inner.derivative)
+    body = lambda constant: _body(step(constant), now, watch, inner.derivative)
     carry, (losses, aux, seen) = _scan_steps(body, carry, inner, support)
     if watch is not None:
         final = watch(carry, jnp.asarray(inner.steps))
@@ -127,7 +127,7 @@ def unroll(
 
 
 def _hoisted(
-    loss: StepLoss, inner: InnerLoop, carry: Carry, key: PRNGKeyArray | None, rest: PyTree
+    loss: StepLoss, inner: InnerLoop, carry: Carry, key: MaybeKey, rest: PyTree
 ) -> tuple[StepLoss, PyTree]:
     """The loss with its step-invariant part computed once, if every step uses the same data."""
     frozen, support = rest
@@ -138,13 +138,6 @@ def _hoisted(
     moving = (carry.fast, StepInputs(carry.state, key))
     part, known = hoist(lambda moving, rest: loss(moving[0], moving[1], rest), moving, rest)
     return lambda fast, now, rest: part((fast, now), rest), known
-
-
-def _batch_of_step(inner: InnerLoop, support: PyTree, i: Array, item: PyTree) -> PyTree:
-    """The data of step i: the item of a stream, or a minibatch, wrapping around; None for the whole support set."""
-    if inner.stream or inner.minibatch is None:
-        return item
-    return minibatch_of_step(support, i, inner.minibatch)
 
 
 def _body(step: Step, now: Callable, watch: Callable | None, derivative: Derivative) -> Callable:

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from innerloop.errors import InnerloopError
 
+AnyPath = str | os.PathLike[str]
+"""A path as users give it."""
+
 OVERWRITE = "give another name, or `overwrite` to replace it"
 
 
@@ -24,6 +27,17 @@ def as_path(path: object) -> Path:
     except TypeError:
         hint = "give a string or a pathlib.Path"
         raise InnerloopError("path", "this is not a path", got=repr(path), hint=hint) from None
+
+
+def expanded(path: AnyPath, who: str) -> Path:
+    """The path with `~` expanded. Raises InnerloopError if there is no such home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no such user, or the current one has neither HOME nor a passwd entry
+        hint = "give the full path"
+        raise InnerloopError(
+            who, "names a home folder that does not exist", got=repr(str(path)), hint=hint
+        ) from None
 
 
 def resolved(path: Path | str) -> Path:

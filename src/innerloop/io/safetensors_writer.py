@@ -11,18 +11,13 @@ from innerloop.errors import InnerloopError
 from innerloop.io.files import cannot_write, replacing
 
 
-def write(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str], hint: str) -> None:
-    """Write arrays by name, replacing any existing file. Raises InnerloopError, with `hint`, if that fails."""
-    with cannot_write(path, hint), replacing(path) as draft:
-        write_draft(draft, arrays, metadata, path=path, hint=hint)
-
-
-def write_draft(
-    draft: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str], *, path: Path, hint: str
+def write(
+    path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str], hint: str, *, overwrite: bool = True
 ) -> None:
-    """Write the arrays to the draft of `path`. Raises InnerloopError, with `hint`, if that is not possible."""
-    try:
-        save_file(arrays, draft, metadata=metadata)
-    except SafetensorError as error:
-        said = re.sub(r"^.*Error: ", "", str(error)).partition(" (os error")[0]
-        raise InnerloopError(str(path), f"cannot be written ({said})", hint=hint) from None
+    """Write arrays by name, replacing any existing file. Raises InnerloopError, with `hint`, if that fails."""
+    with cannot_write(path, hint), replacing(path, overwrite=overwrite) as draft:
+        try:
+            save_file(arrays, draft, metadata=metadata)
+        except SafetensorError as error:
+            said = re.sub(r"^.*Error: ", "", str(error)).partition(" (os error")[0]
+            raise InnerloopError(str(path), f"cannot be written ({said})", hint=hint) from None

@@ -79,9 +79,8 @@ def with_interval(mean: float, ci95: float, name: str) -> str:
     """A mean with its 95 % confidence interval: accuracies in percent, losses as they are."""
     if name == "accuracy":
         return f"{100 * mean:.2f} ± {100 * ci95:.2f} %"
-    decimals = (
-        max(0, 1 - math.floor(math.log10(ci95))) if 0 < ci95 < math.inf else 4
-    )  # two digits of the interval
+    # Two digits of the interval.
+    decimals = max(0, 1 - math.floor(math.log10(ci95))) if 0 < ci95 < math.inf else 4
     return f"{mean:.{decimals}f} ± {ci95:.{decimals}f}"
 
 

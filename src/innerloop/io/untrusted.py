@@ -51,9 +51,8 @@ def open_regular(path: Path, limit: int, *, follow: bool = True) -> BufferedRead
         _check(path, os.stat(path, follow_symlinks=follow), limit)  # some devices act when opened
         handle = os.open(path, _FLAGS | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
     except OSError as trouble:
-        wrong = (
-            "is a symbolic link" if trouble.errno == errno.ELOOP else f"cannot be read ({trouble.strerror})"
-        )
+        link = trouble.errno == errno.ELOOP
+        wrong = "is a symbolic link" if link else f"cannot be read ({trouble.strerror})"
         raise InnerloopError(str(path), wrong) from None
     except InnerloopError:
         raise

@@ -16,7 +16,7 @@ import jax
 
 from innerloop.engine.algorithm import Algorithm, described
 from innerloop.engine.types import Params
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.text import counted
 
 if TYPE_CHECKING:
@@ -107,11 +107,7 @@ class Estimator:
             InnerloopError: for a name that is not a setting, and as the constructor.
         """
         for name in settings:
-            if name not in SETTINGS:
-                hint = "choose among: " + ", ".join(SETTINGS)
-                raise InnerloopError(
-                    "Learner.set_params", "there is no such setting", got=repr(name), hint=hint
-                )
+            check_choice("Learner.set_params", "setting", name, SETTINGS)
         if not settings:
             return self
         fresh = type(self)(**self.get_params() | settings)

@@ -56,9 +56,6 @@ class Learner(Estimator):
         classes_: the labels, `[ways]`, in the order of the columns of `predict_proba`, after `fit`.
     """
 
-    params: Params
-    algorithm: Algorithm
-    classification: bool
     normalization: Normalization
     shape: validation.Shape | None
     pixels: bool

@@ -18,7 +18,7 @@ from innerloop.engine.pytree import paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
-from innerloop.io.files import cannot_write, check_output_path, replacing
+from innerloop.io.files import check_output_path
 from innerloop.io.text import as_json
 from innerloop.io.untrusted import JsonObject, parse_json
 from innerloop.learner import validation
@@ -56,8 +56,7 @@ def save(learner: "Learner", path: Path, *, overwrite: bool = False) -> None:
     )
     hint = "give a path in a folder that exists"
     target = check_output_path(path, overwrite=overwrite)
-    with cannot_write(target, hint), replacing(target, overwrite=overwrite) as draft:
-        safetensors_writer.write_draft(draft, arrays, {"learner": text}, path=path, hint=hint)
+    safetensors_writer.write(target, arrays, {"learner": text}, hint, overwrite=overwrite)
 
 
 def check_labels(labels: list[object], who: str) -> None:

@@ -54,10 +54,8 @@ def _first_layers(config: Config, arrays: dict[str, np.ndarray], who: str) -> di
     """The arrays by their names in the network. Raises InnerloopError if they belong to another kind of network."""
     model_size.check_stored(config, arrays, who)
     network = {name.removeprefix(MODEL): x for name, x in arrays.items()}
-    if "head/weight" in network:
-        network.setdefault(
-            "body/0/weight", network["head/weight"]
-        )  # without hidden layers, the head is the first layer
+    if "head/weight" in network:  # without hidden layers, the head is the first layer
+        network.setdefault("body/0/weight", network["head/weight"])
     for name, axes in (("body/0/weight", 4 if config.model.kind == "conv4" else 2), ("head/weight", 2)):
         if name not in network or network[name].ndim != axes:
             got = network[name].shape if name in network else "none of this name"

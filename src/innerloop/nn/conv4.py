@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.engine.keys import check_key
 from innerloop.errors import InnerloopError, check_choice, check_count, check_counts
+from innerloop.nn.kernels.im2col import Images
 from innerloop.nn.layers import ConvBlock, Linear
 
 
@@ -66,27 +67,21 @@ class Conv4(eqx.Module):
         self.head = Linear(filters * places, ways, key=keys[4])
         self.features = features
 
-    def layer_outputs(
-        self, images: Float[Array, "examples height width channels"], reference: int | None = None
-    ) -> list[Array]:
+    def layer_outputs(self, images: Images, reference: int | None = None) -> list[Array]:
         """The images, and the output of each block after normalisation, ReLU and pooling."""
         outputs = [images]
         for block in self.body:
             outputs.append(block(outputs[-1], reference))
         return outputs
 
-    def embed(
-        self, images: Float[Array, "examples height width channels"], reference: int | None = None
-    ) -> Float[Array, "examples features"]:
+    def embed(self, images: Images, reference: int | None = None) -> Float[Array, "examples features"]:
         """The features that the body computes for the head."""
         return self.pooled(self.layer_outputs(images, reference)[-1])
 
-    def pooled(self, x: Float[Array, "examples height width channels"]) -> Float[Array, "examples features"]:
+    def pooled(self, x: Images) -> Float[Array, "examples features"]:
         """What the head sees of the last block's output."""
         return x.mean((1, 2)) if self.features == "mean" else x.reshape(x.shape[0], -1)
 
-    def __call__(
-        self, images: Float[Array, "examples height width channels"], reference: int | None = None
-    ) -> Float[Array, "examples ways"]:
+    def __call__(self, images: Images, reference: int | None = None) -> Float[Array, "examples ways"]:
         """Class scores; `reference` leading examples give the normalisation statistics (None: all)."""
         return self.head(self.embed(images, reference))

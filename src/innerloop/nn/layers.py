@@ -15,7 +15,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from innerloop.engine.keys import check_key
 from innerloop.errors import check_count
 from innerloop.nn.kernels.blockwise_conv import conv_then, output_moments
-from innerloop.nn.kernels.channel_sums import channel_moments, channel_scale, per_channel, spread
+from innerloop.nn.kernels.channel_sums import (
+    Channels,
+    Images,
+    channel_moments,
+    channel_scale,
+    per_channel,
+    spread,
+)
 from innerloop.nn.kernels.conv import conv, has_few_inputs
 from innerloop.nn.kernels.linear import linear
 from innerloop.nn.kernels.max_pool import max_pool
@@ -65,28 +72,20 @@ class BatchNorm(eqx.Module):
     (Ioffe and Szegedy 2015, arXiv 1502.03167).
     """
 
-    scale: Float[Array, " channels"]
-    offset: Float[Array, " channels"]
+    scale: Channels
+    offset: Channels
     epsilon: float = eqx.field(static=True, default=1e-3)
 
     def __init__(self, channels: int):
         self.scale = jnp.ones(channels)
         self.offset = jnp.zeros(channels)
 
-    def __call__(
-        self, x: Float[Array, "examples *places channels"], reference: int | None = None
-    ) -> Float[Array, "examples *places channels"]:
+    def __call__(self, x: Images, reference: int | None = None) -> Images:
         """Normalise; `reference` leading examples give the statistics (None: all)."""
         mean, variance = channel_moments(x if reference is None else x[:reference])
         return self.normalize(x, mean, variance, self.scale)
 
-    def normalize(
-        self,
-        x: Float[Array, "examples *places channels"],
-        mean: Float[Array, " channels"],
-        variance: Float[Array, " channels"],
-        scale: Float[Array, " channels"],
-    ) -> Float[Array, "examples *places channels"]:
+    def normalize(self, x: Images, mean: Channels, variance: Channels, scale: Channels) -> Images:
         """(x - mean) / sqrt(variance + epsilon) * scale + offset."""
         factor = lax.rsqrt(variance + self.epsilon) * scale
         return channel_scale(x - spread(mean, x), factor) + spread(self.offset, x)
@@ -123,12 +122,8 @@ class ConvBlock(eqx.Module):
         return self.activate(y, mean, variance, scale)
 
     def activate(
-        self,
-        y: Float[Array, "examples height width filters"],
-        mean: Float[Array, " filters"],
-        variance: Float[Array, " filters"],
-        scale: Float[Array, " filters"],
-    ) -> Float[Array, "examples out_height out_width filters"]:
+        self, y: Images, mean: Channels, variance: Channels, scale: Channels
+    ) -> Float[Array, "examples out_height out_width channels"]:
         """Everything after the convolution, given its mean and variance and a non-negative scale."""
         y = max_pool(y) if self.stride == 1 else y
         return jax.nn.relu(self.norm.normalize(y, mean, variance, scale))

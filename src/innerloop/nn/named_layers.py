@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.pytree import Selection, is_selected, paths
 from innerloop.engine.types import Params
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_choice
 from innerloop.nn import MLP, Conv4
 
 
@@ -72,9 +72,7 @@ class NamedLayers:
             InnerloopError: a name is unknown.
         """
         for name in names:
-            if name not in self.selections:
-                hint = "choose among: " + ", ".join(self.names)
-                raise InnerloopError("layers", "unknown layer", got=repr(name), hint=hint)
+            check_choice("layers", "layer", name, self.selections)
         return lambda path: any(is_selected(self.selections[name], path) for name in names)
 
     def parts(self, tree: PyTree) -> dict[str, list[Array]]:

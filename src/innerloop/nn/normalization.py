@@ -9,6 +9,7 @@ For models without batch normalisation all three are the same.
 """
 
 import inspect
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float, PyTree
 
 from innerloop.config.schema import Normalization
 from innerloop.engine.types import Params
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_choice
 from innerloop.nn.losses import Apply
 
 
@@ -35,6 +36,7 @@ def predict(
     Raises:
         InnerloopError: the mode is unknown, or it is `support` and the model has no keyword `reference`.
     """
+    check_choice("normalization", "mode", mode, get_args(Normalization))
     if mode == "transductive":
         return apply(params, query_inputs)
     if mode == "inductive":
@@ -42,13 +44,9 @@ def predict(
             params, _joint_batch(support_inputs, jax.tree.map(lambda x: x[None], query))
         )[-1]
         return jax.vmap(alone)(query_inputs)
-    if mode == "support":
-        examples = jax.tree.leaves(support_inputs)[0].shape[0]
-        _check_reference(apply, params)
-        return apply(params, _joint_batch(support_inputs, query_inputs), reference=examples)[examples:]
-    raise InnerloopError(
-        "normalization", "unknown mode", got=repr(mode), hint="choose transductive, inductive or support"
-    )
+    examples = jax.tree.leaves(support_inputs)[0].shape[0]
+    _check_reference(apply, params)
+    return apply(params, _joint_batch(support_inputs, query_inputs), reference=examples)[examples:]
 
 
 def _joint_batch(support_inputs: PyTree, query_inputs: PyTree) -> PyTree:

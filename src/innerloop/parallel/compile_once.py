@@ -70,15 +70,13 @@ def _content(jaxpr: jex.Jaxpr) -> Hashable:
 
     atoms = lambda variables: tuple(map(atom, variables))
     inputs = atoms(jaxpr.constvars), atoms(jaxpr.invars)
+    settings = lambda params: tuple(
+        (name, _value(params[name])) for name in sorted(params) if name not in UNREAD
+    )
     equations = tuple(
-        (eqn.primitive, atoms(eqn.invars), _settings(eqn.params), atoms(eqn.outvars)) for eqn in jaxpr.eqns
+        (eqn.primitive, atoms(eqn.invars), settings(eqn.params), atoms(eqn.outvars)) for eqn in jaxpr.eqns
     )
     return inputs, equations, atoms(jaxpr.outvars)
-
-
-def _settings(params: dict[str, object]) -> Hashable:
-    """The parameters of an equation."""
-    return tuple((name, _value(params[name])) for name in sorted(params) if name not in UNREAD)
 
 
 def _value(x: object) -> Hashable:

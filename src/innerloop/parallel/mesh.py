@@ -167,10 +167,9 @@ def mean_over_devices(tree: PyTree, sharded: bool = False) -> PyTree:
     n = jax.lax.axis_size("tasks")
     if n == 1:
         return tree
-    mean = (
-        _mean_in_order if n > 2 and not sharded else lambda tree: jax.lax.pmean(tree, "tasks")
-    )  # a + b = b + a
-    means = mean(jax.tree.map(at_least_float32, tree))
+    wide = jax.tree.map(at_least_float32, tree)
+    # The order of two does not matter: a + b = b + a.
+    means = _mean_in_order(wide) if n > 2 and not sharded else jax.lax.pmean(wide, "tasks")
     return jax.tree.map(lambda x, mean: mean.astype(x.dtype), tree, means)
 
 

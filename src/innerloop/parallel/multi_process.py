@@ -97,12 +97,11 @@ def initialize(meeting: ProcessGroup) -> None:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if meeting.process == 0 and meeting.coordinator is not None:
         _check_free(int(meeting.coordinator.rpartition(":")[2]))
+    given = meeting.coordinator, meeting.processes, meeting.process
     try:
         jax.distributed.initialize(
-            meeting.coordinator,
-            meeting.processes,
-            meeting.process,
-            cluster_detection_method="deactivate" if _is_complete(meeting) else None,
+            *given,
+            cluster_detection_method=None if None in given else "deactivate",
             initialization_timeout=5 * meeting.patience,  # containers may start one after the other
             heartbeat_timeout_seconds=meeting.patience,
         )
@@ -112,11 +111,6 @@ def initialize(meeting: ProcessGroup) -> None:
         )
         reason = first_line(error).rstrip(".")
         raise InnerloopError("distributed", "the processes did not connect", got=reason, hint=hint) from None
-
-
-def _is_complete(meeting: ProcessGroup) -> bool:
-    """Whether nothing needs to be detected from a cluster."""
-    return None not in (meeting.coordinator, meeting.processes, meeting.process)
 
 
 def is_multi_process() -> bool:

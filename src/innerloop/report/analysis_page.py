@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from innerloop.analysis.task_counts import tasks_of
+from innerloop.analysis.run_all import EXPERIMENTS
 from innerloop.config.specs import ALGORITHMS
 from innerloop.io.folders import OutputFolder
 from innerloop.io.text import counted, grouped
@@ -103,7 +103,7 @@ def tasks_in_words(results: JsonObject) -> str:
     links: dict[int, list[str]] = {}
     for name, section in SECTIONS.items():
         if name in results:
-            links.setdefault(tasks_of(name, results["tasks"]), []).append(section.link)
+            links.setdefault(EXPERIMENTS[name].tasks_of(results["tasks"]), []).append(section.link)
     words = [f"{grouped(count)} for {', '.join(names)}" for count, names in links.items()]
     return "held-out tasks: " + ("; ".join(words) or "none")
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from innerloop.analysis.task_counts import MOST_COMPARED
+from innerloop.analysis.run_all import MOST_COMPARED
 
 BEFORE_AND_AFTER = (
     "The queries of a task pass through the network before and after its inner loop, and both sets of activations are "

@@ -91,9 +91,10 @@ def _filmed(environment: Any, title: str, t: Trajectories) -> Strip:
 
 def _outlines(body: Any, pose: np.ndarray) -> tuple[float, list[tuple[int, np.ndarray]]]:
     """Position of the centre of mass, and the outline `[points, 2]` of every part, farthest first."""
-    from innerloop.rl.environments.mujoco.models import import_optional, load_model
+    from innerloop.io.versions import required
+    from innerloop.rl.environments.mujoco.models import load_model
 
-    mujoco, model = import_optional("mujoco", body.name), load_model(body)
+    mujoco, model = required("mujoco", "rl", body.name), load_model(body)
     data = mujoco.MjData(model)
     data.qpos[:] = pose
     mujoco.mj_kinematics(model, data)

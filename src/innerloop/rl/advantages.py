@@ -10,9 +10,10 @@ arXiv 1506.02438. With lambda = 1, A_t = R_t - V(s_t).
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from innerloop.engine.safe_roots import safe_sqrt
+from innerloop.rl.distributions import PerStep
 
 ROUNDING = 100
 """Advantages whose standard deviation is below this many `eps` of the size of the returns differ by rounding only.
@@ -21,11 +22,7 @@ Measured in float32 for rewards that the baseline explains away: 2 to 5 `eps`. I
 """
 
 
-def discounted_returns(
-    rewards: Float[Array, "trajectories steps"],
-    discount: float,
-    ends: Float[Array, "trajectories steps"] | None = None,
-) -> Float[Array, "trajectories steps"]:
+def discounted_returns(rewards: PerStep, discount: float, ends: PerStep | None = None) -> PerStep:
     """Discounted returns R_t.
 
     Args:
@@ -48,14 +45,14 @@ def discounted_returns(
 
 
 def generalised_advantages(
-    rewards: Float[Array, "trajectories steps"],
-    values: Float[Array, "trajectories steps"],
-    mask: Float[Array, "trajectories steps"],
+    rewards: PerStep,
+    values: PerStep,
+    mask: PerStep,
     *,
     discount: float,
     gae_lambda: float,
-    ends: Float[Array, "trajectories steps"] | None = None,
-) -> Float[Array, "trajectories steps"]:
+    ends: PerStep | None = None,
+) -> PerStep:
     """Generalised advantages A_t.
 
     Args:
@@ -75,11 +72,7 @@ def generalised_advantages(
     return discounted_returns((rewards + discount * following - values) * mask, discount * gae_lambda, ends)
 
 
-def normalised_advantages(
-    advantages: Float[Array, "trajectories steps"],
-    mask: Float[Array, "trajectories steps"],
-    returns: Float[Array, "trajectories steps"] | None = None,
-) -> Float[Array, "trajectories steps"]:
+def normalised_advantages(advantages: PerStep, mask: PerStep, returns: PerStep | None = None) -> PerStep:
     """Advantages scaled to mean 0 and standard deviation 1 over all steps of one task; zero after the end.
 
     Equal advantages become zero, and so do those that differ by rounding only: scaled up, they would be noise of full

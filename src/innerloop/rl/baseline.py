@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from innerloop.rl.distributions import PerStep
 from innerloop.rl.rollout import steps_since_start
 
 RIDGE = 1e-5
@@ -21,8 +22,7 @@ RIDGE = 1e-5
 
 
 def _features(
-    observations: Float[Array, "trajectories steps observation"],
-    ends: Float[Array, "trajectories steps"] | None = None,
+    observations: Float[Array, "trajectories steps observation"], ends: PerStep | None = None
 ) -> Float[Array, "trajectories steps features"]:
     """[o, o^2, t, t^2, t^3, 1] for every step, with t counted from the start of its trajectory."""
     o = jnp.clip(observations, -10, 10)
@@ -34,10 +34,10 @@ def _features(
 
 def linear_baseline(
     observations: Float[Array, "trajectories steps observation"],
-    returns: Float[Array, "trajectories steps"],
-    mask: Float[Array, "trajectories steps"],
-    ends: Float[Array, "trajectories steps"] | None = None,
-) -> Float[Array, "trajectories steps"]:
+    returns: PerStep,
+    mask: PerStep,
+    ends: PerStep | None = None,
+) -> PerStep:
     """Values V(s_t) at every step, from a ridge regression on the returns of the same trajectories.
 
     Args:

@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+PerStep = Float[Array, "trajectories steps"]
+"""One number for every step of some trajectories."""
+
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 

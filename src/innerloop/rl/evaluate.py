@@ -49,9 +49,12 @@ def evaluator(
     tasks = check_num_tasks(tasks)
     part = whole_batches(part, tasks)
     mesh = task_mesh(part)
-    scored = on_mesh(
-        lambda params, keys: _returns_and_broken(sampler, params, keys), mesh, (REPLICATED, SPLIT), SPLIT
-    )
+
+    def returns_and_broken(params: Params, keys: Array) -> tuple[Array, Array]:
+        found = sample_meta_batch(sampler, params, keys)
+        return found.returns, jnp.sum(found.broken >= 0, -1)  # both `[tasks, policies]`
+
+    scored = on_mesh(returns_and_broken, mesh, (REPLICATED, SPLIT), SPLIT)
     record = tuple(range(sampler.inner.steps + 1))
     measured = iterate_batches(lambda params, keys, _: scored(params, keys), mesh, tasks, part)
 
@@ -65,12 +68,6 @@ def evaluator(
             _check_broken(np.concatenate(counts), sampler)
 
     return run
-
-
-def _returns_and_broken(sampler: MetaSampler, params: Params, keys: Array) -> tuple[Array, Array]:
-    """The mean returns and the numbers of broken trajectories, both `[tasks, policies]`."""
-    found = sample_meta_batch(sampler, params, keys)
-    return found.returns, jnp.sum(found.broken >= 0, -1)
 
 
 def _check_broken(broken: np.ndarray, sampler: MetaSampler) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray, PyTree
 
 from innerloop.engine.pytree import paths
 from innerloop.engine.types import Params
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, explained
 from innerloop.io.text import counted
 from innerloop.rl.distributions import Categorical, Distribution
 from innerloop.rl.environments.base import Environment, Transition
@@ -94,15 +94,9 @@ def step_all(environment: Environment, keys: Array, state: PyTree, action: Array
 
 def _distributions(policy: Params, observation: Array) -> Distribution:
     """The policy's distributions, one for each observation."""
-    try:
+    wrong = f"it cannot read observations of shape {observation.shape}"
+    with explained("policy", wrong, hint="build it for the environment's `observation_size`"):
         found: Any = policy(observation)  # pyright: ignore[reportCallIssue]
-    except InnerloopError:
-        raise
-    except (TypeError, ValueError) as error:  # shapes that do not fit, or a policy that is not callable
-        reason = str(error).partition("\n")[0]
-        wrong = f"it cannot read observations of shape {observation.shape} ({reason})"
-        hint = "build it for the environment's `observation_size`"
-        raise InnerloopError("policy", wrong, hint=hint) from error
     if not all(hasattr(found, name) for name in ("sample", "log_prob", "kl")):
         hint = "return innerloop.rl.Normal(mean, log_std) or Categorical(logits)"
         raise InnerloopError(

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from innerloop.engine.pytree import shapes_only
 from innerloop.engine.types import Params
-from innerloop.rl.distributions import Distribution
+from innerloop.rl.distributions import Distribution, PerStep
 from innerloop.rl.environments.base import Environment, Transition
 from innerloop.rl.interaction import act, reset_all, step_all
 
@@ -32,9 +32,9 @@ class Trajectories(NamedTuple):
     observations: Float[Array, "trajectories steps observation"]
     action_dist: Distribution
     actions: Array
-    rewards: Float[Array, "trajectories steps"]
-    mask: Float[Array, "trajectories steps"]
-    ends: Float[Array, "trajectories steps"] | None = None
+    rewards: PerStep
+    mask: PerStep
+    ends: PerStep | None = None
 
     __repr__ = shapes_only
 
@@ -61,7 +61,7 @@ class Trajectories(NamedTuple):
         return jnp.where(at.any(-1), at.argmax(-1), -1)
 
 
-def steps_since_start(ends: Float[Array, "trajectories steps"]) -> Int[Array, "trajectories steps"]:
+def steps_since_start(ends: PerStep) -> Int[Array, "trajectories steps"]:
     """The number of steps since the start of each step's trajectory.
 
     Args:

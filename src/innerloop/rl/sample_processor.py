@@ -11,7 +11,7 @@ from innerloop.engine.pytree import shapes_only
 from innerloop.errors import check_choice
 from innerloop.rl.advantages import discounted_returns, generalised_advantages, normalised_advantages
 from innerloop.rl.baseline import linear_baseline
-from innerloop.rl.distributions import Distribution
+from innerloop.rl.distributions import Distribution, PerStep
 from innerloop.rl.rollout import Trajectories
 
 
@@ -31,10 +31,10 @@ class Samples(NamedTuple):
     observations: Float[Array, "trajectories steps observation"]
     action_dist: Distribution
     actions: Array
-    log_probs: Float[Array, "trajectories steps"]
-    advantages: Float[Array, "trajectories steps"]
-    weights: Float[Array, "trajectories steps"]
-    ends: Float[Array, "trajectories steps"] | None = None
+    log_probs: PerStep
+    advantages: PerStep
+    weights: PerStep
+    ends: PerStep | None = None
 
     __repr__ = shapes_only
 

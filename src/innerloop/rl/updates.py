@@ -26,7 +26,7 @@ from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import mean_over_devices
 from innerloop.rl.sampler import map_tasks
-from innerloop.rl.trpo.fisher import Adapt, Product, fisher, mean_kl
+from innerloop.rl.trpo.fisher import Adapt, fisher, mean_kl
 from innerloop.rl.trpo.natural_gradient import TrustRegion, natural_step
 
 
@@ -82,11 +82,6 @@ class MetaObjective:
     adapt: Adapt
     chunk: int | None = None
 
-    def product(self, params: Params, tasks: Task) -> Product:
-        """The product `v -> F v` over the tasks of all devices."""
-        product = fisher(self.adapt, params, tasks)
-        return lambda v: mean_over_devices(product(v))
-
     def gradient(self, params: Params, tasks: Task) -> tuple[Params, PyTree]:
         """Mean meta-gradient and info over the tasks of all devices.
 
@@ -97,10 +92,6 @@ class MetaObjective:
         count = jax.tree.leaves(tasks)[0].shape[0]
         one = lambda task: self.algorithm.meta_grad(params, task)
         return mean_over_devices(mean_in_chunks(one, tasks, self.chunk or count))
-
-    def value(self, tasks: Task) -> Callable[[Params], Array]:
-        """The mean outer loss over the tasks of all devices, as a function of the parameters."""
-        return lambda params: self.gradient(params, tasks)[1].outer_loss
 
     def _check_replayed(self, tasks: Task) -> None:
         """Raise InnerloopError unless each inner step reads its own trajectories from the support set."""
@@ -137,11 +128,6 @@ def first_order(adapt: Adapt) -> Adapt:
     return shifted
 
 
-def identity_adapt(params: Params, support: PyTree) -> Params:
-    """The parameters unchanged, for joint training."""
-    return params
-
-
 def trpo_update(
     outer: MetaObjective, region: TrustRegion, sizes: optax.GradientTransformation | None = None
 ) -> OuterStep:
@@ -167,12 +153,14 @@ def trpo_update(
         grads, info = outer.gradient(params, tasks)
         count = jax.tree.leaves(tasks)[0].shape[0]
         some = jax.tree.map(lambda x: x[: math.ceil(region.share * count)], tasks)
-        product = outer.product(params, some)
+        own = fisher(outer.adapt, params, some)
         judge = lambda p: outer.judged(p, tasks)
         size: PyTree
         size, opt_state = scale.update(jnp.ones_like(info.outer_loss), opt_state)
         assert isinstance(size, Array)
-        moved = natural_step(params, grads, info.outer_loss, product, judge, region, size)
+        moved = natural_step(
+            params, grads, info.outer_loss, lambda v: mean_over_devices(own(v)), judge, region, size
+        )
         info_out = OuterInfo(info.outer_loss, info.inner_losses, global_norm(grads), moved.kl, moved.length)
         return moved.params, opt_state, info_out
 
@@ -230,5 +218,6 @@ def _gradient_step(
 ) -> tuple[tuple[Params, PyTree], tuple[PyTree, Array]]:
     """One step along the meta-gradient: parameters and optimizer state, and the info and norm of the gradient."""
     grads, info = outer.gradient(params, tasks)
-    after = apply_optimizer(optimizer, grads, opt_state, params, info.outer_loss, outer.value(tasks))
+    value_of = lambda params: outer.gradient(params, tasks)[1].outer_loss
+    after = apply_optimizer(optimizer, grads, opt_state, params, info.outer_loss, value_of)
     return after, (info, global_norm(grads))

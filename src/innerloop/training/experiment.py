@@ -15,7 +15,7 @@ from innerloop.config.schema import Config
 from innerloop.engine.curve import Curve
 from innerloop.engine.mesh_loop import MeshLoop
 from innerloop.engine.pytree import by_path
-from innerloop.engine.types import FiniteTasks, Params
+from innerloop.engine.types import Params
 from innerloop.io.untrusted import JsonObject
 from innerloop.training import nan_diagnosis
 from innerloop.training.nan_diagnosis import Block
@@ -139,11 +139,6 @@ class Experiment(Trainable):
         """No incidents. Raises InnerloopError if a loss, gradient or parameter is not finite."""
         nan_diagnosis.check_finite(info, block)
         return {}
-
-
-def number_of_tasks(held_out: object, maximum: int) -> int:
-    """The number of held-out tasks to measure: `maximum`, or all of them if there are fewer."""
-    return min(maximum, len(held_out)) if isinstance(held_out, FiniteTasks) else maximum
 
 
 def outer_series(info: PyTree) -> dict[str, PyTree]:

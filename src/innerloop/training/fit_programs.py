@@ -14,7 +14,7 @@ from innerloop.engine.evaluate import Score
 from innerloop.engine.jaxprs import constants_of
 from innerloop.engine.meta_state import MetaState
 from innerloop.engine.optimizer import apply_optimizer
-from innerloop.engine.pytree import by_path
+from innerloop.engine.pytree import kinds
 from innerloop.engine.types import Task, TaskDistribution
 from innerloop.io.digests import sha256
 from innerloop.tasks.iterator_loop import IteratorOuterLoop
@@ -38,11 +38,6 @@ def program_digest(fn: Callable[..., PyTree], *args: PyTree) -> str:
     traced = jax.make_jaxpr(lambda *args: fn(*args))(*args)
     text = CHANGING.sub("", str(traced.jaxpr))
     return sha256([text.encode(), *map(bits_of, constants_of(traced))]).hex()
-
-
-def arrays_within(tree: PyTree) -> dict[str, str]:
-    """Type and shape of every leaf, by path."""
-    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in by_path(tree).items()}
 
 
 def programs_of(run: OwnRun, state: MetaState) -> dict[str, str]:
@@ -91,7 +86,7 @@ def _streamed(episodes: StreamedEpisodes, state: MetaState) -> str:
 
 def _held(arrays: PyTree) -> str:
     """A digest of the arrays themselves."""
-    return sha256([str(arrays_within(arrays)).encode(), *map(bits_of, jax.tree.leaves(arrays))]).hex()
+    return sha256([str(kinds(arrays)).encode(), *map(bits_of, jax.tree.leaves(arrays))]).hex()
 
 
 def _shapes(tasks: TaskDistribution, state: MetaState) -> Task:

@@ -10,12 +10,13 @@ from jax.sharding import Mesh
 from innerloop.engine.algorithm import described
 from innerloop.engine.meta_state import MetaState
 from innerloop.engine.outer import OuterLoop
+from innerloop.engine.pytree import kinds
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject, read_object
 from innerloop.tasks.iterator_loop import IteratorOuterLoop
 from innerloop.tasks.streaming import StreamedOuterLoop
 from innerloop.training.best_validation import BestRule
-from innerloop.training.fit_programs import arrays_within, programs_of
+from innerloop.training.fit_programs import programs_of
 from innerloop.training.own_run import OwnRun
 from innerloop.training.storage.provenance import changed, changes, environment
 from innerloop.training.storage.run_directory import RunFolder
@@ -58,7 +59,7 @@ def settings_of(
     if rule is not None:
         settings |= {"validate_every": schedule.validate_every, "validation_tasks": schedule.validation_tasks}
         settings |= {"monitor": rule.monitor, "mode": rule.mode}
-    arrays = {"parameters": arrays_within(state.params), "optimizer": arrays_within(state.opt_state)}
+    arrays = {"parameters": kinds(state.params), "optimizer": kinds(state.opt_state)}
     return settings | arrays | {"programs": programs_of(run, state)}
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from innerloop.config.schema import Config, Normalization
 from innerloop.engine.curve import Curve, join
+from innerloop.engine.evaluate import number_of_tasks
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.precision import available, products
 from innerloop.tasks.tables.group_tasks import GroupTasks
 from innerloop.training.divergence import diverged
-from innerloop.training.experiment import held_out_key, number_of_tasks
+from innerloop.training.experiment import held_out_key
 from innerloop.training.measurement import Band, Measurement, ReturnMeasurement, ScoreMeasurement
 from innerloop.training.trained import Trained
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from innerloop.nn.kernels.gpu_conv import INDEXED, patch_bytes
@@ -53,7 +53,9 @@ def peak_of(jaxpr: Jaxpr) -> int:
             size = size_of(v) if alone[i] or alone[by[0]] or len(by) > 1 else 0
             alive += size
             freed[max(by)] += size
-        inside = max((peak_of(inner) for inner in inner_jaxprs(equation)), default=patches_of(equation))
+        inside = max(
+            (peak_of(inner) for inner in jaxprs_in_params(equation.params)), default=patches_of(equation)
+        )
         peak = max(peak, alive + inside)
         alive -= freed[i]
     return peak
@@ -78,14 +80,7 @@ def left_by_pallas(equation: JaxprEqn) -> bool:
 
 def stands_alone(equation: JaxprEqn) -> bool:
     """Whether operands and results must be in memory, since the equation is not fused with its neighbours."""
-    return equation.primitive.name in STANDS_ALONE or bool(inner_jaxprs(equation))
-
-
-def inner_jaxprs(equation: JaxprEqn) -> list[Jaxpr]:
-    """The bodies of loops and calls."""
-    values = [v if isinstance(v, tuple) else (v,) for v in equation.params.values()]
-    found = [v for several in values for v in several if isinstance(v, Jaxpr | ClosedJaxpr)]
-    return [j.jaxpr if isinstance(j, ClosedJaxpr) else j for j in found]
+    return equation.primitive.name in STANDS_ALONE or any(True for _ in jaxprs_in_params(equation.params))
 
 
 def predicted_peak(function: Callable[..., object], *arguments: object) -> int:

@@ -26,7 +26,6 @@ from innerloop.rl.updates import (
     OuterStep,
     first_order,
     gradient_update,
-    identity_adapt,
     ppo_update,
     trpo_update,
 )
@@ -126,7 +125,7 @@ class RLExperiment(Experiment):
             hint = "use `rl.outer` gradient"
             raise InnerloopError(spec.name, "has no query loss for this outer step", got=rl.outer, hint=hint)
         adapt = algorithm.adapt if spec.second_order else first_order(algorithm.adapt)
-        adapt = adapt if spec.adapts_in_training else identity_adapt
+        adapt = adapt if spec.adapts_in_training else lambda params, support: params
         outer = MetaObjective(algorithm, adapt, self.chunk)
         if rl.outer == "trpo":
             region = TrustRegion(rl.max_kl, rl.conjugate_gradients, share=rl.fisher_fraction)

@@ -13,6 +13,7 @@ import optax
 from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.distribution import same_bits
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.types import Batch, LossFn, Task
 from innerloop.errors import InnerloopError
@@ -109,7 +110,7 @@ def _check_zero_steps(
     adapted, start = jax.jit(lambda *given: (algorithm.adapt(*given), algorithm.start(*given)))(
         meta_params, support
     )
-    assert _same_bits(adapted, start), "0 steps moved the parameters"
+    assert same_bits(jax.tree.leaves(adapted), jax.tree.leaves(start)), "0 steps moved the parameters"
 
 
 def _check_numbers(algorithm: Algorithm, example: tuple[PyTree, Task], lifted: bool = True) -> None:
@@ -126,14 +127,18 @@ def _check_numbers(algorithm: Algorithm, example: tuple[PyTree, Task], lifted: b
     single = [jax.tree.map(lambda x, i=i: x[i], tasks) for i in range(3)]
     found = [compiled(meta_params, task) for task in single]
     assert len(traces) == 1, f"traced {len(traces)} times for tasks of one shape"
-    assert _same_bits(found[0], compiled(meta_params, single[0])), "the same inputs gave different bits"
+    assert same_bits(jax.tree.leaves(found[0]), jax.tree.leaves(compiled(meta_params, single[0]))), (
+        "the same inputs gave different bits"
+    )
     (grads, info), adapted = found[0]
     _assert_like(grads, meta_params, "the meta-gradient")
     _assert_like(adapted, params, "adapt")
     assert info.outer_loss.shape == (), "outer_loss is not a scalar"
     assert info.inner_losses.shape in ((STEPS,), (0,)), "inner_losses is not one loss per inner step"
     unread = single[0]._replace(query=jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), single[0].query))
-    assert _same_bits(adapted, compiled(meta_params, unread)[1]), "adapt read the query set"
+    assert same_bits(jax.tree.leaves(adapted), jax.tree.leaves(compiled(meta_params, unread)[1])), (
+        "adapt read the query set"
+    )
     if lifted:
         together = jax.jit(jax.vmap(both, (None, 0)))(meta_params, tasks)
         tolerance = 1e-4 if jax.tree.leaves(params)[0].dtype == jnp.float32 else 1e-10
@@ -159,9 +164,3 @@ def _assert_like(tree: PyTree, params: PyTree, what: str) -> None:
         assert a.shape == b.shape, f"{what} has shape {a.shape} for parameters of shape {b.shape}"
         assert a.dtype == b.dtype, f"{what} is {a.dtype} for parameters of {b.dtype}"
         assert np.isfinite(a).all(), f"{what} is not finite"
-
-
-def _same_bits(a: PyTree, b: PyTree) -> bool:
-    """Whether two trees are bitwise equal."""
-    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in leaves)

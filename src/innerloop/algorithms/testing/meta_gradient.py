@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PyTree
 
 from innerloop.algorithms.testing.explanation import Kind, verdict
 from innerloop.engine.algorithm import Algorithm, check_is_algorithm, check_task
 from innerloop.engine.diagnosis import first_nonfinite_leaf
+from innerloop.engine.keys import MaybeKey
 from innerloop.engine.loss import Adapted, Loss, check_loss, params_of, with_params, with_state
 from innerloop.engine.pytree import Except, check_trainable, combine, partition, paths, subtract
 from innerloop.engine.types import Params, Task
@@ -73,7 +74,7 @@ def check_meta_gradient(
     directions: int = 2,
     step: float | None = None,
     tolerance: float = 1e-5,
-    key: PRNGKeyArray | None = None,
+    key: MaybeKey = None,
 ) -> MetaGradientCheck:
     """Compare `algorithm.meta_grad` with finite differences on one task, in float64.
 
@@ -192,9 +193,7 @@ def _without_gradient(found: _Directions, grads: PyTree) -> tuple[tuple[str, ...
     return tuple(name for name, used in none if used), tuple(name for name, used in none if not used)
 
 
-def _name_of(
-    algorithm: Algorithm, params: Params, task: Task, grads: PyTree, key: PRNGKeyArray | None
-) -> Kind:
+def _name_of(algorithm: Algorithm, params: Params, task: Task, grads: PyTree, key: MaybeKey) -> Kind:
     """Which gradient this is, if not the meta-gradient."""
     adapted = jax.jit(algorithm.adapt)(params, task.support, key=key)
     start = with_state(algorithm.initialisation(params), algorithm.loss_fn)

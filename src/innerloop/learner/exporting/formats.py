@@ -77,9 +77,8 @@ def export(
         inputs = samples_of(learner)
         samples = Samples(inputs.astype(network.dtype), inputs)
     with jax.default_matmul_precision("highest"):
-        wanted = (
-            learner.predict_proba(samples.given) if learner.classification else learner.predict(samples.given)
-        )
+        predicted = learner.predict_proba if learner.classification else learner.predict
+        wanted = predicted(samples.given)
         wanted = np.asarray(wanted if after is None else after(jnp.asarray(wanted)))
     # The file may run on another machine, so products must be exact wherever it runs.
     with portable_tracing(), jax.default_matmul_precision("highest"):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from innerloop.errors import InnerloopError, first_line
+from innerloop.io.versions import required
 from innerloop.learner.exporting.network import INPUT, Network, Step, difference
 from innerloop.learner.persistence import check_labels
 
@@ -37,12 +38,7 @@ def onnx(network: Network, inputs: np.ndarray) -> bytes:
     Raises:
         InnerloopError: if jax2onnx is not installed, cannot convert the model, or converts it incorrectly.
     """
-    try:
-        import jax2onnx
-    except ImportError:
-        raise InnerloopError(
-            "export", "ONNX files need jax2onnx", hint="run: pip install 'innerloop[onnx]'"
-        ) from None
+    jax2onnx = required("jax2onnx", "onnx", "export")
     check_labels(network.classes or [], "export")
     # jax2onnx converts constant examples joined to a batch of unknown size incorrectly, to a batch of one correctly.
     one_by_one = jax.vmap(lambda example: network.function(example[None])[0])

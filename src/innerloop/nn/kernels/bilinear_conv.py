@@ -18,51 +18,49 @@ from jaxtyping import Array
 
 from innerloop.nn.kernels.primitives import batching_rule, primitive
 
+Settings = dict[str, Callable[[tuple[int, ...]], object]]
+CONV_KERNEL: Settings = {"kernel": lambda shape: shape[-4]}
+CONV_INPUTS: Settings = {"places": lambda shape: shape[-3:-1]}
 
-def bilinear_conv(
+
+def bilinear_maps(
     name: str,
-    conv: Callable[..., Array],
+    product: Callable[..., Array],
     kernel_gradient: Callable[..., Array],
     input_gradient: Callable[..., Array],
     separately: Callable[..., Array],
-    *settings: str,
+    *shared: str,
+    of_kernel: Settings = CONV_KERNEL,
+    of_inputs: Settings = CONV_INPUTS,
+    kernel_rank: int = 4,
 ) -> Primitive:
-    """The convolution `bind(x, w, stride=)`, whose derivatives are the three maps.
+    """The product `bind(x, w, **shared)`, whose derivatives are the three maps.
 
     Args:
         name: the name of the primitives in printed programs.
-        conv: `conv(x, w, *, stride)`.
-        kernel_gradient: `kernel_gradient(x, y, *, stride, kernel)`, for kernels of this size.
-        input_gradient: `input_gradient(y, w, *, stride, places)`, for images of this height and width.
+        product: `product(x, w, **shared)`.
+        kernel_gradient: `kernel_gradient(x, y, **shared, **of_kernel)`, for kernels of this size.
+        input_gradient: `input_gradient(y, w, **shared, **of_inputs)`, for inputs of this size.
         separately: `separately(primitive, first, second, **static)`, each of the three under `vmap`, along the first
             axis of both arguments; not used if all share one kernel.
-        settings: further keyword arguments of all three.
+        shared: keyword arguments of all three.
+        of_kernel: further keyword arguments by name, each a function of the kernel's shape.
+        of_inputs: the same of the shape of the inputs.
+        kernel_rank: the rank of a kernel.
     """
-    conv_p = primitive(name, conv, "stride", *settings)
-    kernel_p = primitive(f"{name}_kernel_gradient", kernel_gradient, "stride", "kernel", *settings)
-    input_p = primitive(f"{name}_input_gradient", input_gradient, "stride", "places", *settings)
-
-    def by_x(y: Array, w: Array, shape: tuple[int, ...], **more: object) -> Array:
-        return input_p.bind(y, w, places=shape[-3:-1], **more)
-
-    def by_w(x: Array, y: Array, shape: tuple[int, ...], **more: object) -> Array:
-        return kernel_p.bind(x, y, kernel=shape[-4], **more)
-
+    product_p = primitive(name, product, *shared)
+    kernel_p = primitive(f"{name}_kernel_gradient", kernel_gradient, *shared, *of_kernel)
+    input_p = primitive(f"{name}_input_gradient", input_gradient, *shared, *of_inputs)
+    only = lambda given: {name: given[name] for name in shared}
+    sizes = lambda of, like: {name: size(like.aval.shape) for name, size in of.items()}
+    by_x = lambda y, w, x, given: input_p.bind(y, w, **only(given), **sizes(of_inputs, x))
+    by_w = lambda x, y, w, given: kernel_p.bind(x, y, **only(given), **sizes(of_kernel, w))
+    whole = lambda x, w, given: product_p.bind(x, w, **only(given))
     ad.defbilinear(
-        conv_p,
-        lambda ct, x, w, **more: by_x(ct, w, x.aval.shape, **more),
-        lambda ct, x, w, **more: by_w(x, ct, w.aval.shape, **more),
+        product_p, lambda ct, x, w, **g: by_x(ct, w, x, g), lambda ct, x, w, **g: by_w(x, ct, w, g)
     )
-    ad.defbilinear(
-        kernel_p,
-        lambda ct, x, y, kernel, **more: by_x(y, ct, x.aval.shape, **more),
-        lambda ct, x, y, kernel, **more: conv_p.bind(x, ct, **more),
-    )
-    ad.defbilinear(
-        input_p,
-        lambda ct, y, w, places, **more: conv_p.bind(ct, w, **more),
-        lambda ct, y, w, places, **more: by_w(ct, y, w.aval.shape, **more),
-    )
-    for made, kernel_rank in ((conv_p, 4), (input_p, 4), (kernel_p, None)):
-        batching.primitive_batchers[made] = batching_rule(made, kernel_rank, separately)
-    return conv_p
+    ad.defbilinear(kernel_p, lambda ct, x, y, **g: by_x(y, ct, x, g), lambda ct, x, y, **g: whole(x, ct, g))
+    ad.defbilinear(input_p, lambda ct, y, w, **g: whole(ct, w, g), lambda ct, y, w, **g: by_w(ct, y, w, g))
+    for made, rank in ((product_p, kernel_rank), (input_p, kernel_rank), (kernel_p, None)):
+        batching.primitive_batchers[made] = batching_rule(made, rank, separately)
+    return product_p

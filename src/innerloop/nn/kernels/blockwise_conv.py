@@ -13,13 +13,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from innerloop.nn.kernels.im2col import conv_by_patches, images_in_a_block, map_blocks, patches
+from innerloop.nn.kernels.im2col import (
+    Images,
+    Kernel,
+    conv_by_patches,
+    images_in_a_block,
+    map_blocks,
+    patches,
+)
 
 BLOCK_BYTES = 450_000
 """Bytes of outputs made at a time, so that they stay in a core's cache (measured)."""
-
-Images = Float[Array, "examples height width channels"]
-Kernel = Float[Array, "kernel kernel channels filters"]
 
 
 def _window_moments(

@@ -7,27 +7,22 @@ Layouts: inputs `[examples, height, width, channels]`, kernels `[height, width, 
 
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jaxtyping import Array, Float
 
 from innerloop.nn.kernels import cpu_conv, gpu_conv
 from innerloop.nn.kernels.backend import backend, gpu_convolution
-from innerloop.nn.kernels.im2col import conv_by_patches, conv_by_xla
+from innerloop.nn.kernels.im2col import Images, Kernel, Outputs, conv_by_patches, conv_by_xla
 from innerloop.parallel.precision import product_precision
 
 FEW = 32
 """The largest window, in elements, for which recomputing a convolution is cheaper than storing its output."""
 
 
-def has_few_inputs(w: Float[Array, "kernel kernel channels filters"]) -> bool:
+def has_few_inputs(w: Kernel) -> bool:
     """Whether `blockwise_conv` is faster: on a CPU, for images with few channels."""
     return backend() == "cpu" and w.shape[0] * w.shape[1] * w.shape[2] <= FEW
 
 
-def conv(
-    x: Float[Array, "examples height width channels"],
-    w: Float[Array, "kernel kernel channels filters"],
-    stride: int = 1,
-) -> Float[Array, "examples out_height out_width filters"]:
+def conv(x: Images, w: Kernel, stride: int = 1) -> Outputs:
     """SAME convolution: the image is padded with zeros so that the output has ceil(size / stride) pixels per side.
 
     Images and kernels of different dtypes are promoted to their common one, as in `x @ w`.

@@ -11,7 +11,7 @@ from jax.extend.core import Primitive
 from jaxtyping import Array
 
 from innerloop.nn.kernels import winograd
-from innerloop.nn.kernels.bilinear_conv import bilinear_conv
+from innerloop.nn.kernels.bilinear_conv import bilinear_maps
 from innerloop.nn.kernels.im2col import (
     conv_by_patches,
     conv_by_xla,
@@ -47,4 +47,4 @@ def _one_by_one(made: Primitive, *arrays: Array, **static: object) -> Array:
     return lax.map(lambda pair: made.bind(*pair, **static), arrays)
 
 
-conv_p = bilinear_conv("conv", _fast_conv, _fast_kernel_gradient, _fast_input_gradient, _one_by_one)
+conv_p = bilinear_maps("conv", _fast_conv, _fast_kernel_gradient, _fast_input_gradient, _one_by_one, "stride")

@@ -17,7 +17,7 @@ from jax.extend.core import Primitive
 from jaxtyping import Array
 
 from innerloop.engine.chunking import divisor_up_to
-from innerloop.nn.kernels.bilinear_conv import bilinear_conv
+from innerloop.nn.kernels.bilinear_conv import bilinear_maps
 from innerloop.nn.kernels.im2col import conv_by_patches, input_gradient_by_patches, map_blocks, patches
 
 INDEXED = 1 << 31
@@ -104,4 +104,4 @@ def over_tasks(made: Primitive, first: Array, second: Array, **static: object) -
 MAPS = (_with_tasks(_conv), _with_tasks(_kernel_gradient), _with_tasks(_input_gradient))
 """The three maps, `map(first, second, *, precision, ...)`."""
 
-conv_p = bilinear_conv("gpu_conv", *MAPS, over_tasks, "precision")
+conv_p = bilinear_maps("gpu_conv", *MAPS, over_tasks, "stride", "precision")

@@ -16,6 +16,10 @@ from jaxtyping import Array, Float
 
 from innerloop.engine.chunking import divisor_up_to
 
+Images = Float[Array, "examples height width channels"]
+Outputs = Float[Array, "examples out_height out_width filters"]
+Kernel = Float[Array, "kernel kernel channels filters"]
+
 BLOCK_BYTES = 400_000
 """Bytes of patches made at a time, so that they stay in a core's cache (measured: 1.3 to 4 times faster)."""
 
@@ -27,7 +31,7 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def patches(
-    x: Float[Array, "examples height width channels"], kernel: int = 3, stride: int = 1
+    x: Images, kernel: int = 3, stride: int = 1
 ) -> Float[Array, "examples out_height out_width patch"]:
     """Every window of a SAME convolution as one row: patch = (row offset, column offset, channel)."""
     examples, height, width, channels = x.shape
@@ -48,22 +52,14 @@ def patches(
     return jnp.concatenate(shifts, axis=-1)
 
 
-def conv_by_patches(
-    x: Float[Array, "examples height width channels"],
-    w: Float[Array, "kernel kernel channels filters"],
-    stride: int = 1,
-) -> Float[Array, "examples out_height out_width filters"]:
+def conv_by_patches(x: Images, w: Kernel, stride: int = 1) -> Outputs:
     """SAME convolution as one matrix product."""
     rows = patches(x, w.shape[0], stride)
     flat = rows.reshape(-1, rows.shape[-1]) @ w.reshape(-1, w.shape[-1])
     return flat.reshape(*rows.shape[:-1], w.shape[-1])
 
 
-def conv_by_xla(
-    x: Float[Array, "examples height width channels"],
-    w: Float[Array, "kernel kernel channels filters"],
-    stride: int = 1,
-) -> Float[Array, "examples out_height out_width filters"]:
+def conv_by_xla(x: Images, w: Kernel, stride: int = 1) -> Outputs:
     """SAME convolution as XLA's own operation."""
     padding = [same_padding(size, w.shape[0], stride) for size in x.shape[1:3]]
     return lax.conv_general_dilated(
@@ -71,9 +67,7 @@ def conv_by_xla(
     )
 
 
-def images_in_a_block(
-    x: Float[Array, "examples height width channels"], numbers: int, stride: int, max_bytes: int
-) -> int:
+def images_in_a_block(x: Images, numbers: int, stride: int, max_bytes: int) -> int:
     """The most images, a divisor of `examples`, that make at most `max_bytes` (at least one).
 
     Args:
@@ -93,12 +87,7 @@ def map_blocks(fn: Callable[[Array], Array], x: Float[Array, "examples *shape"],
     return out.reshape(x.shape[0], *out.shape[2:])
 
 
-def kernel_gradient_by_patches(
-    x: Float[Array, "examples height width channels"],
-    y: Float[Array, "examples out_height out_width filters"],
-    stride: int,
-    kernel: int,
-) -> Float[Array, "kernel kernel channels filters"]:
+def kernel_gradient_by_patches(x: Images, y: Outputs, stride: int, kernel: int) -> Kernel:
     """P(x)^T y, summed over blocks of images."""
     channels, filters = x.shape[-1], y.shape[-1]
     size = images_in_a_block(x, kernel * kernel * channels, stride, BLOCK_BYTES)
@@ -117,12 +106,7 @@ def kernel_gradient_by_patches(
     return (total.T if transposed else total).reshape(kernel, kernel, channels, filters)
 
 
-def input_gradient_by_patches(
-    y: Float[Array, "examples out_height out_width filters"],
-    w: Float[Array, "kernel kernel channels filters"],
-    stride: int,
-    places: tuple[int, int],
-) -> Float[Array, "examples height width channels"]:
+def input_gradient_by_patches(y: Outputs, w: Kernel, stride: int, places: tuple[int, int]) -> Images:
     """P^T(y w^T): every window is added at its position. `places` is the height and width of the images."""
     filters, kernel = w.shape[-1], w.shape[0]
     rows = (y.reshape(-1, filters) @ w.reshape(-1, filters).T).reshape(*y.shape[:-1], -1)

@@ -13,16 +13,10 @@ Layouts: x `[..., examples, in]`, w `[..., in, out]`, y `[..., examples, out]`, 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching
 from jaxtyping import Array, Float, Num
 
 from innerloop.nn.kernels.backend import backend
-from innerloop.nn.kernels.primitives import batching_rule, primitive
-
-
-def _product(x: Array, w: Array) -> Array:
-    """x w."""
-    return x @ w
+from innerloop.nn.kernels.bilinear_conv import bilinear_maps
 
 
 def _weight_gradient(x: Array, y: Array) -> Array:
@@ -38,29 +32,16 @@ def _input_gradient(y: Array, w: Array) -> Array:
     return y @ jnp.swapaxes(w, -1, -2)
 
 
-product_p = primitive("linear", _product)
-weight_gradient_p = primitive("linear_weight_gradient", _weight_gradient)
-input_gradient_p = primitive("linear_input_gradient", _input_gradient)
-
-ad.defbilinear(
-    product_p,
-    lambda ct, x, w: input_gradient_p.bind(ct, w),
-    lambda ct, x, w: weight_gradient_p.bind(x, ct),
+product_p = bilinear_maps(
+    "linear",
+    jnp.matmul,
+    _weight_gradient,
+    _input_gradient,
+    Primitive.bind,
+    of_kernel={},
+    of_inputs={},
+    kernel_rank=2,
 )
-ad.defbilinear(
-    weight_gradient_p,
-    lambda ct, x, y: input_gradient_p.bind(y, ct),
-    lambda ct, x, y: product_p.bind(x, ct),
-)
-ad.defbilinear(
-    input_gradient_p,
-    lambda ct, y, w: product_p.bind(ct, w),
-    lambda ct, y, w: weight_gradient_p.bind(ct, y),
-)
-
-
-for _made, _kernel_rank in ((product_p, 2), (input_gradient_p, 2), (weight_gradient_p, None)):
-    batching.primitive_batchers[_made] = batching_rule(_made, _kernel_rank, Primitive.bind)
 
 
 def linear(

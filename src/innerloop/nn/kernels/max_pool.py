@@ -22,9 +22,9 @@ from jax.interpreters import ad, batching
 from jaxtyping import Array, Bool, Float, Int8
 
 from innerloop.nn.kernels.backend import backend
+from innerloop.nn.kernels.im2col import Images
 from innerloop.nn.kernels.primitives import batch_first, primitive
 
-Images = Float[Array, "examples height width channels"]
 Pooled = Float[Array, "examples half_height half_width channels"]
 Which = Int8[Array, "examples half_height half_width channels"]
 

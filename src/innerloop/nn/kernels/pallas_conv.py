@@ -19,7 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array
 
-from innerloop.nn.kernels.bilinear_conv import bilinear_conv
+from innerloop.nn.kernels.bilinear_conv import bilinear_maps
 from innerloop.nn.kernels.gpu_conv import INDEXED, MAPS, over_tasks
 from innerloop.nn.kernels.pallas_tiles import Tiles, tiles_for
 from innerloop.nn.kernels.pallas_window import Window, divided, interpreted, read, tile, width, write
@@ -145,9 +145,8 @@ def _by_windows(
     name = "input_gradient" if backward else "conv"
     tiles = tiles_for(name, precision, w.shape[-4] ** 2 * inner, outer)
     window = Window(w.shape[-4], stride, images, inner, backward, tiles.channels)
-    kernels = jnp.moveaxis(
-        w, -2 if backward else -1, -4
-    )  # all elements of one channel of the result are contiguous
+    # All elements of one channel of the result are contiguous.
+    kernels = jnp.moveaxis(w, -2 if backward else -1, -4)
     blocks = pl.cdiv(examples * math.prod(window.grid), tiles.rows)
     settings = {"window": window, "examples": examples, "outer": outer, "blocks": blocks, "tiles": tiles}
     program = partial(_windows_times_kernel, precision=precision, **settings)
@@ -198,11 +197,12 @@ def _or_by_patches(own: Callable[..., Array], by_patches: Callable[..., Array]) 
     return either
 
 
-conv_p = bilinear_conv(
+conv_p = bilinear_maps(
     "pallas_conv",
     _or_by_patches(_conv, MAPS[0]),
     _or_by_patches(_kernel_gradient, MAPS[1]),
     _or_by_patches(_input_gradient, MAPS[2]),
     over_tasks,
+    "stride",
     "precision",
 )

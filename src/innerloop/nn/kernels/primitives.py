@@ -1,7 +1,6 @@
 """JAX primitives of arrays, made from a function that computes them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +16,11 @@ def primitive(name: str, compute: Callable[..., Array], *static: str) -> Primiti
     """
     made = Primitive(name)
     made.def_impl(jax.jit(compute, static_argnames=static))
-    made.def_abstract_eval(
-        lambda *avals, **static: avals[0].update(
-            shape=jax.eval_shape(lambda *a: compute(*a, **static), *map(_plain, avals)).shape
-        )
-    )
+    plain = lambda aval: jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+    result = lambda avals, static: jax.eval_shape(lambda *a: compute(*a, **static), *map(plain, avals))
+    made.def_abstract_eval(lambda *avals, **static: avals[0].update(shape=result(avals, static).shape))
     mlir.register_lowering(made, mlir.lower_fun(compute, multiple_results=False))
     return made
-
-
-def _plain(aval: Any) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of an abstract value."""
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
 def batch_first(arrays: Sequence[Array], axes: Sequence[int | None]) -> list[Array]:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from innerloop.nn.kernels.im2col import images_in_a_block, map_blocks
+from innerloop.nn.kernels.im2col import Images, images_in_a_block, map_blocks
 
 B_T = ((1.0, 0.0, -1.0, 0.0), (0.0, 1.0, 1.0, 0.0), (0.0, -1.0, 1.0, 0.0), (0.0, 1.0, 0.0, -1.0))
 G = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
@@ -39,7 +39,6 @@ MIN_CHANNELS, MIN_CHANNELS_OF_A_GRADIENT = 32, 64
 Matrix = tuple[tuple[float, ...], ...]
 Part = Float[Array, "..."]
 Square = Sequence[Sequence[Part]]
-Images = Float[Array, "examples height width channels"]
 
 
 def _times(matrix: Matrix, parts: Sequence[Part]) -> list[Part]:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from innerloop.engine.distribution import check_random
@@ -58,6 +59,14 @@ class Environment(Protocol):
     def step(self, key: PRNGKeyArray, state: PyTree, action: Array) -> Transition:
         """One step. Results after `done` are ignored."""
         ...
+
+
+class VectorTasks:
+    """A base class for environments whose task is one array."""
+
+    def task_vector(self, task: Array) -> Float[Array, " description"]:
+        """The task, flattened."""
+        return jnp.ravel(task)
 
 
 def check_tasks(environment: Environment, key: PRNGKeyArray, who: str) -> None:

@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from innerloop.config.bounds import COUNTS, check_bounds
 from innerloop.errors import check_choice
-from innerloop.rl.environments.base import Transition
+from innerloop.rl.environments.base import Transition, VectorTasks
 from innerloop.rl.environments.mujoco import c_engine
 from innerloop.rl.environments.mujoco.models import ANT, HALF_CHEETAH, SUBSTEPS, Body, load_model
 from innerloop.rl.environments.mujoco.physics import Engine, Physics, initial_physics, is_stable, step
@@ -48,7 +48,7 @@ class LocomotionState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Locomotion:
+class Locomotion(VectorTasks):
     """A body rewarded for its direction or speed; the task is the target direction or speed, a number.
 
     If the physics explodes or an action is not finite, the reward is NaN and the state does not change; the sampler
@@ -121,10 +121,6 @@ class Locomotion:
         )
         pose[0] = observation[p - 1 + v] - at_zero[0, -6]
         return pose
-
-    def task_vector(self, task: Float[Array, " 1"]) -> Float[Array, " 1"]:
-        """The direction or speed."""
-        return task
 
     def reset(
         self, key: PRNGKeyArray, task: Float[Array, " 1"]

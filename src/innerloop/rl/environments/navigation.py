@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from innerloop.config.bounds import COUNTS, check_bounds
 from innerloop.engine.safe_roots import safe_sqrt
 from innerloop.errors import check_choice
-from innerloop.rl.environments.base import Transition
+from innerloop.rl.environments.base import Transition, VectorTasks
 
 MAX_STEP = 0.1
 GOAL_RADIUS = 0.01
@@ -30,7 +30,7 @@ class NavigationState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Navigation:
+class Navigation(VectorTasks):
     """A point in the plane; the task is its goal.
 
     Attributes:
@@ -58,10 +58,6 @@ class Navigation:
     def sample_task(self, key: PRNGKeyArray) -> Float[Array, " 2"]:
         """A goal, uniform on [-0.5, 0.5]^2."""
         return jax.random.uniform(key, (2,), minval=-0.5, maxval=0.5)
-
-    def task_vector(self, task: Float[Array, " 2"]) -> Float[Array, " 2"]:
-        """The goal."""
-        return task
 
     def reset(
         self, key: PRNGKeyArray, task: Float[Array, " 2"]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from innerloop.config.bounds import COUNTS, Bounds, check_bounds
-from innerloop.rl.environments.base import Transition
+from innerloop.rl.environments.base import Transition, VectorTasks
 
 
 class TabularTask(NamedTuple):
@@ -94,7 +94,7 @@ class TabularMDP:
 
 
 @dataclass(frozen=True)
-class Bandit:
+class Bandit(VectorTasks):
     """Arms that each pay 1 with some probability; the task is the probabilities. One pull by default, no state.
 
     Raises:
@@ -112,10 +112,6 @@ class Bandit:
     def sample_task(self, key: PRNGKeyArray) -> Float[Array, " actions"]:
         """Probabilities uniform on [0, 1]."""
         return jax.random.uniform(key, (self.action_size,))
-
-    def task_vector(self, task: Float[Array, " actions"]) -> Float[Array, " actions"]:
-        """The probabilities."""
-        return task
 
     def reset(
         self, key: PRNGKeyArray, task: Float[Array, " actions"]

@@ -6,15 +6,15 @@ are by class: CIFAR-FS 64 / 16 / 20 at random (Bertinetto et al. 2019), FC100 60
 (Oreshkin et al. 2018).
 """
 
-import os
 import re
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.digests import sha256
+from innerloop.io.files import AnyPath
 from innerloop.tasks.class_arrays import ClassArrays, Splits, starts_of
 from innerloop.tasks.io import class_splits
 from innerloop.tasks.io.archives import Limits, read_tar
@@ -41,9 +41,7 @@ CLASSES, PER_CLASS, RECORD = 100, 600, 2 + 3 * 32 * 32
 WHO = "cifar.load"
 
 
-def load(
-    split: Literal["cifar_fs", "fc100"] = "cifar_fs", root: str | os.PathLike[str] | None = None
-) -> Splits:
+def load(split: Literal["cifar_fs", "fc100"] = "cifar_fs", root: AnyPath | None = None) -> Splits:
     """Load CIFAR-100 as class arrays `[600 * classes, 32, 32, 3]` uint8, with a published class split.
 
     Args:
@@ -53,12 +51,11 @@ def load(
     Raises:
         InnerloopError: if the split is unknown, or the archive is unavailable or not CIFAR-100.
     """
-    if split not in ("cifar_fs", "fc100"):
-        raise InnerloopError(WHO, "split must be 'cifar_fs' or 'fc100'", got=repr(split))
+    check_choice(WHO, "split", split, ("cifar_fs", "fc100"))
     return class_splits.apply(cached("cifar-100-v1", PIXELS, lambda: _build(root)), split)
 
 
-def _build(root: str | os.PathLike[str] | None) -> ClassArrays:
+def _build(root: AnyPath | None) -> ClassArrays:
     (path,) = locate(ARCHIVE, root=root)
     parts = {name.split("/")[1]: content for name, content in read_tar(path, MEMBER, LIMITS)}
     missing = [file for file in FILES if file not in parts]

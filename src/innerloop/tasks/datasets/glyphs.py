@@ -10,12 +10,12 @@ Several scripts, above all Canadian syllabics, contain rotated forms of one shap
 not augment with rotated classes here.
 """
 
-import os
 from typing import NamedTuple
 
 import numpy as np
 
 from innerloop.errors import InnerloopError
+from innerloop.io.files import AnyPath
 from innerloop.tasks.class_arrays import ClassArrays, Splits, starts_of
 from innerloop.tasks.datasets.glyph_fonts import bitmap, blurred, faces_of
 from innerloop.tasks.io import class_splits
@@ -38,9 +38,7 @@ class _Distortion(NamedTuple):
     weight: np.ndarray  # [images], shifts the threshold between ink and background
 
 
-def load(
-    *, size: int = 28, drawers: int = 20, root: str | os.PathLike[str] | None = None, seed: int = 0
-) -> Splits:
+def load(*, size: int = 28, drawers: int = 20, root: AnyPath | None = None, seed: int = 0) -> Splits:
     """Load glyphs as class arrays `[drawers * classes, size, size, 1]` uint8, ink 255 on background 0.
 
     Training uses Latin, Greek, Canadian, Arabic, Coptic, Ogham and Lisu letters and some digits (663 classes),

@@ -1,10 +1,9 @@
 """The user's own images, in one folder per class, as class arrays."""
 
-import os
 from pathlib import Path
 
 from innerloop.errors import InnerloopError
-from innerloop.io.home import expanded
+from innerloop.io.files import AnyPath, expanded
 from innerloop.tasks.class_arrays import ClassArrays, Splits
 from innerloop.tasks.fractions import check_fractions, split_by_fractions
 from innerloop.tasks.io import class_folders, pixels
@@ -14,7 +13,7 @@ VALIDATION = ("validation", "val")
 
 
 def load(
-    root: str | os.PathLike[str],
+    root: AnyPath,
     *,
     size: int | None = None,
     channels: int | None = None,
@@ -51,10 +50,7 @@ def load(
 
 
 def read_classes(
-    root: str | os.PathLike[str],
-    size: int | None = None,
-    channels: int | None = None,
-    background: str = "white",
+    root: AnyPath, size: int | None = None, channels: int | None = None, background: str = "white"
 ) -> ClassArrays:
     """All class folders of `root` as one set of class arrays, without a split; arguments and errors as in `load`."""
     behind = pixels.colour(background, "background")

@@ -4,19 +4,17 @@ The files are a plain `.npy` and a JSON file next to it, described in `innerloop
 pickle, and any version of NumPy can read them.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from innerloop.errors import InnerloopError
-from innerloop.io.files import cannot_write, check_output_path
-from innerloop.io.home import expanded
+from innerloop.io.files import AnyPath, cannot_write, check_output_path, expanded
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.io import array_files, class_folders, pixels
 
 
-def save(data: ClassArrays, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def save(data: ClassArrays, path: AnyPath, *, overwrite: bool = False) -> None:
     """Write class arrays to `path` (a name ending in `.npy`) and a JSON file next to it, class by class.
 
     Raises:
@@ -28,7 +26,7 @@ def save(data: ClassArrays, path: str | os.PathLike[str], *, overwrite: bool = F
         array_files.write(data, target, "saved class arrays")
 
 
-def open(path: str | os.PathLike[str], *, verify: bool = False) -> ClassArrays:
+def open(path: AnyPath, *, verify: bool = False) -> ClassArrays:
     """Open saved class arrays; `examples` is a read-only `np.memmap`, read from disk as needed.
 
     Args:
@@ -42,8 +40,8 @@ def open(path: str | os.PathLike[str], *, verify: bool = False) -> ClassArrays:
 
 
 def build(
-    root_folder: str | os.PathLike[str],
-    out_path: str | os.PathLike[str],
+    root_folder: AnyPath,
+    out_path: AnyPath,
     size: int | None = None,
     channels: int | None = None,
     background: str = "white",
@@ -72,14 +70,14 @@ def build(
     return open(target)
 
 
-def _npy(path: str | os.PathLike[str]) -> Path:
+def _npy(path: AnyPath) -> Path:
     target = expanded(path, "memmap")
     if target.suffix != ".npy":
         raise InnerloopError("memmap", "the file name must end in .npy", got=repr(str(path)))
     return target
 
 
-def _new(path: str | os.PathLike[str], overwrite: bool) -> Path:
+def _new(path: AnyPath, overwrite: bool) -> Path:
     target = _npy(path)
     for file in (target, array_files.sidecar(target)):
         check_output_path(file, overwrite=overwrite, new_folder=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
-from innerloop.io.home import expanded
+from innerloop.io.files import AnyPath, expanded
 from innerloop.io.untrusted import TEXT, read_bytes
 from innerloop.tasks.class_arrays import Splits
 from innerloop.tasks.io import class_folders
@@ -33,7 +33,7 @@ GET = (
 )
 
 
-def load(root: str | os.PathLike[str], size: int = 84) -> Splits:
+def load(root: AnyPath, size: int = 84) -> Splits:
     """Load mini-ImageNet as class arrays `[600 * classes, size, size, 3]` uint8, resized with Lanczos as in MAML.
 
     The decoded images are cached, identified by the names, sizes and times of their files, and read from the

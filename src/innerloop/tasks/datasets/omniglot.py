@@ -6,13 +6,13 @@ for training in the papers are made by `innerloop.tasks.episodes.with_rotations`
 """
 
 import hashlib
-import os
 import re
 from typing import Literal
 
 import numpy as np
 
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_choice, check_count
+from innerloop.io.files import AnyPath
 from innerloop.tasks.class_arrays import ClassArrays, Splits
 from innerloop.tasks.io import class_splits
 from innerloop.tasks.io.archives import Limits, read_zip
@@ -51,7 +51,7 @@ def load(
     split: Literal["maml", "background"] = "maml",
     *,
     size: int = 28,
-    root: str | os.PathLike[str] | None = None,
+    root: AnyPath | None = None,
     resample: Resample = "lanczos",
 ) -> Splits:
     """Load Omniglot as class arrays `[20 * classes, size, size, 1]` uint8, ink 255 on background 0.
@@ -70,12 +70,9 @@ def load(
     Raises:
         InnerloopError: if an argument is invalid, or the files are unavailable or not Omniglot's.
     """
-    if split not in ("maml", "background"):
-        raise InnerloopError("omniglot.load", "split must be 'maml' or 'background'", got=repr(split))
-    if resample not in ("lanczos", "nearest"):
-        raise InnerloopError("omniglot.load", "resample must be 'lanczos' or 'nearest'", got=repr(resample))
-    if not 1 <= size <= 512:
-        raise InnerloopError("omniglot.load", "size must be between 1 and 512", got=size)
+    check_choice("omniglot.load", "split", split, ("maml", "background"))
+    check_choice("omniglot.load", "resample", resample, ("lanczos", "nearest"))
+    check_count("omniglot.load", "size", size, 1, 512)
     data = cached(f"omniglot-v1-{size}-{resample}", PIXELS, lambda: _build(size, resample, root))
     return class_splits.apply(data, "omniglot_maml") if split == "maml" else _by_alphabet(data)
 
@@ -88,7 +85,7 @@ def _by_alphabet(data: ClassArrays) -> Splits:
     return Splits(data.gather(train), data.gather(validation), data.gather(test))
 
 
-def _build(size: int, resample: Resample, root: str | os.PathLike[str] | None) -> ClassArrays:
+def _build(size: int, resample: Resample, root: AnyPath | None) -> ClassArrays:
     classes: dict[str, list[np.ndarray]] = {}
     total = hashlib.sha256()
     for path in locate(BACKGROUND, EVALUATION, root=root):

@@ -1,12 +1,11 @@
 """The user's own table, in a CSV or Parquet file: every group of rows is a regression task."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from innerloop.errors import InnerloopError
-from innerloop.io.home import expanded
+from innerloop.io.files import AnyPath, expanded
 from innerloop.tasks.io import table_files
 from innerloop.tasks.tables.table import Table, from_frame
 
@@ -15,18 +14,15 @@ ARGUMENT = re.compile("`(task|x|y|categories|missing)`")
 """An argument of `tables.from_frame` in its messages; the setting of the same name gives it."""
 
 
-def check_columns(file: str | os.PathLike[str], columns: Mapping[str, Sequence[str]]) -> None:
+def check_columns(file: AnyPath, columns: Mapping[str, Sequence[str]]) -> None:
     """Raise InnerloopError for a column that the table does not have; `columns` are by the setting that names them."""
     known = table_files.names(expanded(file, "data.file"))
     for setting, names in columns.items():
-        if absent := [name for name in names if name not in known]:
-            hint = "choose among: " + ", ".join(known)
-            wrong = "there is no column with this name"
-            raise InnerloopError(f"data.{setting}", wrong, got=repr(absent[0]), hint=hint)
+        table_files.check_wanted(names, known, f"data.{setting}")
 
 
 def load(
-    file: str | os.PathLike[str],
+    file: AnyPath,
     *,
     task: str,
     y: Sequence[str],

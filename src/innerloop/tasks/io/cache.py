@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from innerloop.errors import InnerloopError
+from innerloop.io.files import AnyPath
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.io import array_files
 from innerloop.tasks.io.download import cache_folder
 
 
 def cached(
-    name: str, source: str, build: Callable[[], ClassArrays], folder: str | os.PathLike[str] | None = None
+    name: str, source: str, build: Callable[[], ClassArrays], folder: AnyPath | None = None
 ) -> ClassArrays:
     """The class arrays called `name`: from the cache if they are there and intact, otherwise built and then cached.
 

@@ -31,9 +31,8 @@ def names(split: str, part: str) -> tuple[str, ...]:
         InnerloopError: if the file does not match its checksum.
     """
     file = f"{split}_{part}.txt"
-    content = (
-        (resources.files("innerloop.tasks.datasets") / "splits" / file).read_bytes().replace(b"\r\n", b"\n")
-    )
+    path = resources.files("innerloop.tasks.datasets") / "splits" / file
+    content = path.read_bytes().replace(b"\r\n", b"\n")
     if sha256([content]).hex() != SHA256[file]:
         raise InnerloopError(file, "the class split does not match its checksum", hint="reinstall innerloop")
     return tuple(content.decode().split())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from innerloop.errors import InnerloopError
-from innerloop.io.home import expanded
+from innerloop.io.files import AnyPath, expanded
 
 RETRIES = 2
 STALL = 60.0
@@ -53,7 +53,7 @@ def cache_folder() -> Path:
     return folder
 
 
-def _data_folders(root: str | os.PathLike[str] | None) -> list[Path]:
+def _data_folders(root: AnyPath | None) -> list[Path]:
     """The folders to search for official files, in order.
 
     Raises:
@@ -67,19 +67,15 @@ def _data_folders(root: str | os.PathLike[str] | None) -> list[Path]:
     return [folder for _, folder in folders] + [cache_folder()]
 
 
-def locate(*sources: Source, root: str | os.PathLike[str] | None = None) -> list[Path]:
+def locate(*sources: Source, root: AnyPath | None = None) -> list[Path]:
     """Paths of these files, which are downloaded if they are in none of the folders.
 
     Raises:
         InnerloopError: if a file is not found and cannot be downloaded; the message says what to put where.
     """
     folders = _data_folders(root)
-    return [_find(source, folders) or _download(source, folders) for source in sources]
-
-
-def _find(source: Source, folders: list[Path]) -> Path | None:
-    paths = (folder / source.path for folder in folders)
-    return next((path for path in paths if os.path.isfile(path)), None)
+    found = lambda path: next((f / path for f in folders if os.path.isfile(f / path)), None)
+    return [found(source.path) or _download(source, folders) for source in sources]
 
 
 def _download(source: Source, folders: list[Path]) -> Path:
@@ -96,9 +92,8 @@ def _download(source: Source, folders: list[Path]) -> Path:
     except (OSError, ValueError) as trouble:  # no network, a refused address, a full disk; a wrong checksum
         raise _nowhere(source, folders, trouble) from None  # the traceback of the cause is very long
     finally:
-        progress.limit = (
-            -1
-        )  # ends an abandoned thread when its next bytes arrive, so that it shows no progress again
+        # This ends an abandoned thread when its next bytes arrive, so that it shows no progress again.
+        progress.limit = -1
         progress.close()
 
 

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted, first_repeated, shown
 from innerloop.io.untrusted import read_bytes
+from innerloop.io.versions import required
 
 BYTES = 1 << 28
 """Largest size of a file in bytes."""
@@ -62,7 +62,7 @@ def read(
     if kind == "Parquet":
         return _parquet(content, path, wanted, text)
     columns = _csv(content, path)
-    _check_wanted(wanted, list(columns), path)
+    check_wanted(wanted, columns, str(path))
     return {n: _column(cells, n in text) for n, cells in columns.items() if wanted is None or n in wanted}
 
 
@@ -139,11 +139,11 @@ def _check_names(names: list[str], path: Path) -> None:
         raise InnerloopError(str(path), "columns must have different names", got=f"{shown(twice)} twice")
 
 
-def _check_wanted(wanted: Collection[str] | None, names: list[str], path: Path) -> None:
-    """Raise InnerloopError for a column that the table does not have."""
-    if absent := sorted(set(wanted or ()).difference(names)):
-        hint = "choose among: " + ", ".join(names)
-        raise InnerloopError(str(path), "there is no column with this name", got=repr(absent[0]), hint=hint)
+def check_wanted(wanted: Collection[str] | None, known: Collection[str], who: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, for a column that the table does not have."""
+    if absent := sorted(set(wanted or ()).difference(known)):
+        hint = "choose among: " + ", ".join(known)
+        raise InnerloopError(who, "there is no column with this name", got=repr(absent[0]), hint=hint)
 
 
 def _check_size(cells: int, path: Path) -> None:
@@ -156,7 +156,7 @@ def _check_size(cells: int, path: Path) -> None:
 def _parquet(content: bytes, path: Path, wanted: Collection[str] | None, text: Collection[str]) -> Columns:
     """The columns of a Parquet file. Sizes are checked before reading: a small file may contain a huge table."""
     with _parquet_file(content, path) as file:
-        _check_wanted(wanted, list(file.schema_arrow.names), path)
+        check_wanted(wanted, file.schema_arrow.names, str(path))
         _check_size(file.metadata.num_rows * file.metadata.num_columns, path)
         chosen = [name for name in file.schema_arrow.names if wanted is None or name in wanted]
         table = file.read(chosen, use_threads=False)
@@ -166,9 +166,11 @@ def _parquet(content: bytes, path: Path, wanted: Collection[str] | None, text: C
 @contextmanager
 def _parquet_file(content: bytes, path: Path) -> Iterator[Any]:
     """An open Parquet file whose columns have different names; errors in the block become InnerloopError."""
-    pyarrow = _pyarrow(path)
+    parquet = required("pyarrow.parquet", "tables", str(path), ", or save the table as CSV")
+    import pyarrow
+
     try:
-        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
+        file = parquet.ParquetFile(pyarrow.BufferReader(content))
         _check_names(list(file.schema_arrow.names), path)
         yield file
     except InnerloopError:
@@ -176,16 +178,6 @@ def _parquet_file(content: bytes, path: Path) -> Iterator[Any]:
     except (pyarrow.ArrowException, OSError, ValueError, MemoryError, OverflowError) as trouble:
         reason = shown((str(trouble).splitlines() or [type(trouble).__name__])[0])
         raise InnerloopError(str(path), f"is not a Parquet table ({reason})", hint="write it again") from None
-
-
-def _pyarrow(path: Path) -> ModuleType:
-    """The library for reading Parquet. Raises InnerloopError if it is not installed."""
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        hint = "pip install 'innerloop[tables]', or save the table as CSV"
-        raise InnerloopError(str(path), "Parquet needs the package pyarrow", hint=hint) from None
-    return pyarrow
 
 
 def _of_arrow(column: Any, name: str, path: Path, text: bool) -> np.ndarray:

@@ -39,13 +39,11 @@ class Column(NamedTuple):
         return self.values.dtype.kind == "f"
 
 
-def names_of(frame: Frame, who: str) -> list[str]:
-    """The names of a frame's columns. Raises InnerloopError, on behalf of `who`, for anything but a frame."""
-    return [str(name) for name in _keys(frame, who)]
+def keys_of(frame: Frame, who: str) -> list[Any]:
+    """What a frame's columns are called in it: pandas numbers columns without names.
 
-
-def _keys(frame: Frame, who: str) -> list[Any]:
-    """What a frame's columns are called in it: pandas numbers columns without names."""
+    Raises InnerloopError, on behalf of `who`, for anything but a frame.
+    """
     names = getattr(frame, "column_names", None)  # for Arrow, where `columns` are arrays
     if names is None:
         names = frame.keys() if isinstance(frame, dict) else getattr(frame, "columns", None)
@@ -59,7 +57,7 @@ def _keys(frame: Frame, who: str) -> list[Any]:
 
 def values_of(frame: Frame, name: str, who: str) -> np.ndarray:
     """The values of a column as they are, `[rows]`. Raises InnerloopError if there is no such column."""
-    keys = {str(key): key for key in _keys(frame, who)}
+    keys = {str(key): key for key in keys_of(frame, who)}
     if not isinstance(name, str) or name not in keys:
         hint = "choose among: " + ", ".join(keys)
         raise InnerloopError(who, "there is no column with this name", got=repr(name), hint=hint)

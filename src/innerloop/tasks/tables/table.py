@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from innerloop.engine.types import Batch
 from innerloop.errors import InnerloopError, check_choice, check_names
 from innerloop.io.text import counted, first_repeated, listed
-from innerloop.tasks.tables.columns import Column, Frame, check_lengths, column_of, names_of
+from innerloop.tasks.tables.columns import Column, Frame, check_lengths, column_of, keys_of
 from innerloop.tasks.tables.group_splits import PARTS, Split, split_names
 from innerloop.tasks.tables.group_tasks import GroupTasks
 from innerloop.tasks.tables.preparation import Category, Number, Preparation
@@ -120,7 +120,8 @@ def from_frame(
         InnerloopError: if a column is absent or holds anything but numbers and text, values are missing and `missing`
             is `refuse`, there are too few groups, or an argument is out of range.
     """
-    return build_table(frame, task, y, x, shots, queries, categories, missing, split, seed)
+    draws = {"shots": shots, "queries": queries}
+    return build_table(frame, task, y, x, categories, missing, split, seed, WHO, **draws)
 
 
 def build_table(
@@ -128,22 +129,19 @@ def build_table(
     task: str,
     y: str | Sequence[str],
     x: Sequence[str] | None,
-    shots: int | None,
-    queries: int | None,
     categories: Sequence[str],
     missing: Literal["drop", "refuse"],
     split: Split,
     seed: int,
-    *,
-    gap: int | None = None,
-    who: str = WHO,
+    who: str,
+    **draws: int | None,
 ) -> Table:
-    """As `from_frame`; `gap` is for rows in chronological order (see `GroupTasks`), `who` is named in messages."""
+    """As `from_frame`; `draws` are the settings of `GroupTasks`, `who` is named in messages."""
     check_choice(who, "missing", missing, ("drop", "refuse"))
     xs, ys = _names(frame, task, x, y, who)
     columns = _columns(frame, task, [*xs, *ys], set(check_names(who, "categories", categories)), who)
     complete = _complete(columns, missing, who)
-    groups = _groups(complete[task], 2 + (gap or 0), who)
+    groups = _groups(complete[task], 2 + (draws.get("gap") or 0), who)
     usable = len(complete[task].values)
     lost = {
         "missing values": len(columns[task].values) - usable,
@@ -151,7 +149,8 @@ def build_table(
     }
     parts = split_names(list(groups), split, seed, who)
     chosen = {part: np.concatenate([groups[name] for name in parts[part]]) for part in PARTS}
-    learn = lambda names: tuple(_learned(_rows(complete[name], chosen["train"])) for name in names)
+    trained = lambda name: _rows(complete[name], chosen["train"])
+    learn = lambda names: tuple((Number if c.numeric else Category).of(c) for c in map(trained, names))
     preparation = Preparation(task, learn(xs), learn(ys))
     _check_y(preparation, who)
     frames = {part: {name: complete[name].values[chosen[part]] for name in (*xs, *ys)} for part in PARTS}
@@ -161,9 +160,7 @@ def build_table(
             preparation.targets(frames[part]),
             np.array([len(groups[name]) for name in parts[part]]),
             tuple(parts[part]),
-            shots=shots,
-            queries=queries,
-            gap=gap,
+            **draws,
         )
         for part in PARTS
     )
@@ -180,7 +177,7 @@ def _names(
         raise InnerloopError(who, "`x` must be a list of columns", got=repr(x), hint=f"pass x=[{x!r}]")
     if not isinstance(task, str):
         raise InnerloopError(who, "`task` must name a column", got=repr(task))
-    others = lambda: [name for name in names_of(frame, who) if name not in (task, *ys)]
+    others = lambda: [name for name in map(str, keys_of(frame, who)) if name not in (task, *ys)]
     xs = others() if x is None else check_names(who, "x", x)
     for name, found in (("x", xs), ("y", ys)):
         if not found:
@@ -239,11 +236,6 @@ def _groups(column: Column, minimum: int, who: str) -> dict[str, Int[np.ndarray,
 def _rows(column: Column, chosen: np.ndarray) -> Column:
     """The chosen rows of a column."""
     return Column(column.name, column.values[chosen], column.missing[chosen])
-
-
-def _learned(column: Column) -> Number | Category:
-    """The scaling or categories learned from a column's training rows."""
-    return Number.of(column) if column.numeric else Category.of(column)
 
 
 def _check_y(preparation: Preparation, who: str) -> None:

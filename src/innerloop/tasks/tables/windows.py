@@ -61,9 +61,8 @@ def windows(
     length, horizon = check_count(WHO, "length", length), check_count(WHO, "horizon", horizon)
     cut = Windows(task, time, (y, *check_names(WHO, "x", x)), length, horizon)
     made = cut(frame)
-    found = build_table(
-        made, task, cut.target, None, shots, queries, (), missing, split, seed, gap=horizon - 1, who=WHO
-    )
+    draws = {"shots": shots, "queries": queries, "gap": horizon - 1}
+    found = build_table(made, task, cut.target, None, (), missing, split, seed, WHO, **draws)
     return replace(found, rows_of=cut, inputs_of=replace(cut, horizon=0))
 
 

@@ -4,8 +4,9 @@ import time
 from pathlib import Path
 
 from innerloop.io.untrusted import JsonObject
+from innerloop.io.versions import required
 from innerloop.training.callbacks import Callback
-from innerloop.training.loggers.service import keep_id, kept_id, package
+from innerloop.training.loggers.service import keep_id, kept_id
 from innerloop.training.loop import Progress
 from innerloop.training.signals import Stopped
 
@@ -23,7 +24,7 @@ class MlflowLogger(Callback):
         Raises:
             InnerloopError: `mlflow` is not installed.
         """
-        self.mlflow = package("mlflow")
+        self.mlflow = required("mlflow", "mlflow", "mlflow")
         self.experiment, self.client = experiment, self.mlflow.MlflowClient(tracking_uri)
 
     def on_start(self, folder: Path, settings: JsonObject, step: int) -> None:

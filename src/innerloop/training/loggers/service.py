@@ -1,23 +1,12 @@
-"""What loggers share: importing a service's package, and its run ID, kept in the folder so that runs can resume."""
+"""What loggers share: a service's run ID, kept in the folder so that runs can resume."""
 
 import json
 import os
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from innerloop.errors import InnerloopError
 from innerloop.io.folders import OwnFolder
 from innerloop.io.untrusted import read_object
-
-
-def package(name: str) -> Any:
-    """Import the package of a service. Raises InnerloopError if it is not installed."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        hint = f"pip install 'innerloop[{name}]'"
-        raise InnerloopError(name, "is not installed, but its logger needs it", hint=hint) from error
 
 
 def kept_id(folder: Path, service: str, step: int) -> str | None:

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from innerloop.io.untrusted import JsonObject
+from innerloop.io.versions import required
 from innerloop.training.callbacks import Callback
-from innerloop.training.loggers.service import keep_id, kept_id, package
+from innerloop.training.loggers.service import keep_id, kept_id
 from innerloop.training.loop import Progress
 
 
@@ -21,7 +22,11 @@ class TrackioLogger(Callback):
         Raises:
             InnerloopError: `trackio` is not installed.
         """
-        self.trackio, self.project, self.settings = package("trackio"), project, settings
+        self.trackio, self.project, self.settings = (
+            required("trackio", "trackio", "trackio"),
+            project,
+            settings,
+        )
 
     def on_start(self, folder: Path, settings: JsonObject, step: int) -> None:
         """Start the Trackio run, or continue it."""

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from innerloop.io.untrusted import JsonObject
+from innerloop.io.versions import required
 from innerloop.training.callbacks import Callback
-from innerloop.training.loggers.service import keep_id, kept_id, package
+from innerloop.training.loggers.service import keep_id, kept_id
 from innerloop.training.loop import Progress
 
 STEP = "meta_step"
@@ -24,7 +25,11 @@ class WandbLogger(Callback):
         Raises:
             InnerloopError: `wandb` is not installed.
         """
-        self.wandb, self.project, self.settings = package("wandb"), project, settings
+        self.wandb, self.project, self.settings = (
+            required("wandb", "wandb", "wandb"),
+            project,
+            settings,
+        )
 
     def on_start(self, folder: Path, settings: JsonObject, step: int) -> None:
         """Start the W&B run, or continue it."""

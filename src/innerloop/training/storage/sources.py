@@ -9,8 +9,7 @@ import numpy as np
 from innerloop.config.presets.registry import all_presets, nearest
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-from innerloop.io.files import as_path
-from innerloop.io.home import expanded
+from innerloop.io.files import as_path, expanded
 from innerloop.io.untrusted import JsonObject, refuse_link
 from innerloop.training.storage import shipped, weights
 from innerloop.training.storage.run_directory import RESERVED, RunFolder

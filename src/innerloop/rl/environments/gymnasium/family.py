@@ -19,13 +19,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.config.bounds import COUNTS, check_bounds
 from innerloop.errors import InnerloopError
-from innerloop.rl.environments.base import Transition
+from innerloop.io.versions import required
+from innerloop.rl.environments.base import Transition, VectorTasks
 from innerloop.rl.environments.gymnasium.pool import EpisodeHandle, Group, Groups
-from innerloop.rl.environments.mujoco.models import import_optional
 
 
 @dataclass(frozen=True, eq=False)
-class GymnasiumFamily:
+class GymnasiumFamily(VectorTasks):
     """Environments made by `make()` that differ in their task.
 
     Actions in [-1, 1] are scaled to the bounds of the action space.
@@ -67,7 +67,7 @@ class GymnasiumFamily:
     @property
     def observation_size(self) -> int:
         """Length of an observation once Gymnasium has flattened it."""
-        return int(import_optional("gymnasium", "GymnasiumFamily").spaces.flatdim(self.spaces[0]))
+        return int(required("gymnasium", "rl", "GymnasiumFamily").spaces.flatdim(self.spaces[0]))
 
     @property
     def discrete(self) -> bool:
@@ -103,10 +103,6 @@ class GymnasiumFamily:
     def sample_task(self, key: PRNGKeyArray) -> Array:
         """Draw a task."""
         return self.tasks(key)
-
-    def task_vector(self, task: Array) -> Float[Array, " description"]:
-        """The task, flattened."""
-        return jnp.ravel(task)
 
     def reset(self, key: PRNGKeyArray, task: Array) -> tuple[EpisodeHandle, Float[Array, " observation"]]:
         """Reset a copy to its task, seeded from the key."""

@@ -9,14 +9,9 @@ from jaxtyping import Array, Int
 
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
-from innerloop.rl.environments.mujoco.models import import_optional
+from innerloop.io.versions import required
 
 WHO = "GymnasiumFamily"
-
-
-def max_groups() -> int:
-    """Maximum number of sets of copies in use at once; beyond that, the oldest is reclaimed. A device uses one."""
-    return max(16, 2 * jax.local_device_count())
 
 
 class EpisodeHandle(NamedTuple):
@@ -54,7 +49,7 @@ class Group:
     def __init__(self, family: Any, size: int):
         self.family, self.time = family, 0
         self.copies = [family.make() for _ in range(size)]
-        self.flatten = import_optional("gymnasium", WHO).spaces.flatten
+        self.flatten = required("gymnasium", "rl", WHO).spaces.flatten
         self.observations = np.zeros((size, family.observation_size))
         self.over = np.zeros(size, bool)
 
@@ -143,7 +138,7 @@ class Groups:
     def _acquire(self, size: int) -> tuple[int, Group]:
         """Take a set of this size into use, and return its number and the set."""
         with self.lock:
-            if len(self.used) >= max_groups():
+            if len(self.used) >= max(16, 2 * jax.local_device_count()):  # a device uses one set
                 self.free.append(self.used.pop(min(self.used)))
             fits = [group for group in self.free if len(group.copies) == size]
             group = fits[0] if fits else Group(self.family, size)

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from innerloop.io.versions import required
 from innerloop.parallel.cpu_devices import cores
-from innerloop.rl.environments.mujoco.models import SUBSTEPS, Body, import_optional, load_model
+from innerloop.rl.environments.mujoco.models import SUBSTEPS, Body, load_model
 
 POOL: defaultdict[tuple[Body, int], list[Any]] = defaultdict(list)
 """Idle batches by body and number of simulations, kept because creating one takes longer than a step."""
@@ -64,7 +65,7 @@ def step_batch(body: Body, states: np.ndarray, actions: np.ndarray, substeps: in
     batch = _borrow(body, len(states))
     try:
         _write_states(batch, body, states, actions)
-        stages = import_optional("mujoco", body.name).mjtStage
+        stages = required("mujoco", "rl", body.name).mjtStage
         stage = stages.mjSTAGE_ACC if body.contacts else stages.mjSTAGE_VEL
         if substeps:
             batch.step(nstep=substeps, stage=stage.value)
@@ -82,15 +83,11 @@ def _borrow(body: Body, simulations: int) -> Any:
         free = POOL[body, simulations]
         if free:
             return free.pop()
-    made = import_optional("mujoco.batch", body.name).Batch(load_model(body), simulations, _num_threads())
+    threads = max(1, cores() // jax.local_device_count())  # all devices may call at once
+    made = required("mujoco.batch", "rl", body.name).Batch(load_model(body), simulations, threads)
     for name in ("sensordata", "cfrc_ext"):
         made.bind(name)
     return made
-
-
-def _num_threads() -> int:
-    """Threads per caller: the number of cores divided by the number of devices that may call at once."""
-    return max(1, cores() // jax.local_device_count())
 
 
 def _write_states(batch: Any, body: Body, states: np.ndarray, actions: np.ndarray) -> None:

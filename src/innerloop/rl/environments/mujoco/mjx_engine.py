@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from innerloop.rl.environments.mujoco.models import SUBSTEPS, Body, import_optional, load_model
+from innerloop.io.versions import required
+from innerloop.rl.environments.mujoco.models import SUBSTEPS, Body, load_model
 
 
 def advance(
@@ -38,7 +39,7 @@ def sense(body: Body, state: Float[Array, " state"]) -> Float[Array, " numbers"]
 def _compiled_model(body: Body) -> tuple[Any, Any, Any]:
     """MJX, the model and an empty state, created once outside any traced program."""
     with contextlib.redirect_stdout(io.StringIO()):  # importing it prints that an optional backend is missing
-        mjx = import_optional("mujoco.mjx", body.name)
+        mjx = required("mujoco.mjx", "rl", body.name)
     with jax.ensure_compile_time_eval():
         model = mjx.put_model(load_model(body))
         return mjx, model, mjx.make_data(model)

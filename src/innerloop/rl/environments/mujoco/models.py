@@ -6,12 +6,12 @@ serves to make MuJoCo compute the contact forces `cfrc_ext`. Both engines use th
 
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from innerloop.errors import InnerloopError
+from innerloop.io.versions import required
 
 SUBSTEPS = 5
 """Physics steps per environment step: Gymnasium's frame skip, 0.05 s."""
@@ -54,25 +54,9 @@ HALF_CHEETAH = Body("half-cheetah", "half_cheetah.xml", 9, 9, 6, 7, False)
 ANT = Body("ant", "ant.xml", 15, 14, 8, 13, True)
 
 
-def import_optional(module: str, who: str) -> Any:
-    """Import a module that the extra `rl` provides.
-
-    Raises:
-        InnerloopError: if it is not installed.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        missing = error.name or module
-        hint = "pip install 'innerloop[rl]'"
-        raise InnerloopError(
-            who, f"needs the package `{missing}`, which is not installed", hint=hint
-        ) from None
-
-
 def _model_xml(body: Body) -> str:
     """The model's XML from Gymnasium's package, found without importing Gymnasium."""
-    import_optional("mujoco", body.name)
+    required("mujoco", "rl", body.name)
     found = find_spec("gymnasium")
     if found is None or found.origin is None:
         hint = "pip install 'innerloop[rl]'"
@@ -92,7 +76,7 @@ def load_model(body: Body) -> Any:
     Raises:
         InnerloopError: if MuJoCo or Gymnasium is not installed.
     """
-    mujoco, text = import_optional("mujoco", body.name), _model_xml(body)
+    mujoco, text = required("mujoco", "rl", body.name), _model_xml(body)
     spec = mujoco.MjSpec.from_string(text.replace(TOTAL_MASS, ""))
     sensor, torso = mujoco.mjtSensor, {"objtype": mujoco.mjtObj.mjOBJ_BODY, "objname": "torso"}
     spec.add_sensor(name="com", type=sensor.mjSENS_SUBTREECOM, **torso)
