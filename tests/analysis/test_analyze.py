@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
-from innerloop.analysis.task_counts import MOST
 from plot_records import record  # pyright: ignore[reportMissingImports]
 
 from innerloop.analysis import run_all
@@ -100,7 +99,8 @@ def test_a_partial_analysis_adds_to_what_was_measured_with_the_same_settings(
     found["freeze"][1]["ci95"] = float("nan")
     found["weights"] = [{"layer": name, "head": name == "head"} | MOVED for name in ("hidden1", "head")]
     for name, result in found.items():
-        monkeypatch.setattr(ExperimentRunner, name, lambda self, options, result=result: result)
+        fixed = EXPERIMENTS[name]._replace(run=lambda runner, options, result=result: result)
+        monkeypatch.setitem(EXPERIMENTS, name, fixed)
     out = tmp_path / "out"
     ask = lambda *words: ("analyze", str(run), *words, "--out", str(out))
     assert main([*ask("--only", "freeze", "--tasks", "3")]) == 0
@@ -157,7 +157,7 @@ def test_every_experiment_tells_what_it_found(name, words, capsys):
     told = capsys.readouterr().out
     assert all(word.replace("conv1–conv2", "body") in told for word in words), told
     assert ("No verdict." in told) == (name != "freeze")
-    assert f"({min(20, MOST.get(name, 20))} held-out tasks)" in told
+    assert f"({EXPERIMENTS[name].tasks_of(20)} held-out tasks)" in told
 
 
 def test_what_a_kept_result_depends_on(run):
@@ -225,14 +225,14 @@ def test_what_cannot_be_analyzed_leaves_no_folder(store, complaint, tmp_path, mo
 def test_bad_input(run, store, complaint, tmp_path):
     assert "--tasks: must be 2 or more, got 1" in complaint(run, "--tasks", "1")
     assert "needs a second run; give --against RUN" in complaint(run, "--only", "against")
-    assert "unknown layer, got 'conv9'" in complaint(run, "--only", "freeze", "--frozen", "conv9")
+    assert "`layer` is unknown, got 'conv9'" in complaint(run, "--only", "freeze", "--frozen", "conv9")
     file = run / "weights.safetensors"
     assert "has no snapshots; train with --outer.snapshots 10" in complaint(
         file, "--only", "early", "--out", tmp_path
     )
     (tmp_path / "blocked").write_text("")
     assert "cannot be written (" in complaint(run, "--out", tmp_path / "blocked")
-    with pytest.raises(InnerloopError, match="no such experiment, got 'frieze'"):
+    with pytest.raises(InnerloopError, match="`experiment` is unknown, got 'frieze'"):
         analyze(Request(str(run)), ["frieze"])
 
 

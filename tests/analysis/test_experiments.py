@@ -70,7 +70,7 @@ def test_freezing_chosen_sets_and_what_the_algorithm_moves():
     assert lines[0]["loss"] == lines[1]["loss"]
     before = [loss(head.params, t.query) for t in tasks_of(head, 4)]
     assert lines[2]["loss"] == pytest.approx(np.mean(before), rel=1e-5)
-    with pytest.raises(InnerloopError, match="unknown layer, got 'third'; choose among: first, out"):
+    with pytest.raises(InnerloopError, match="`layer` is unknown, got 'third'; choose among: first, out"):
         analysis.freezing(head, [("third",)], tasks=4, key=KEY)
     with pytest.raises(InnerloopError, match="at least two tasks"):
         analysis.freezing(head, tasks=1, key=KEY)

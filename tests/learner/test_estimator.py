@@ -64,7 +64,7 @@ def test_settings_are_changed_as_by_the_constructor():
     expected = il.Learner(one.params, few, normalization="transductive").fit(x / 100, y)
     np.testing.assert_array_equal(one.fit(x / 100, y).predict_proba(x), expected.predict_proba(x))
     with pytest.raises(
-        InnerloopError, match=r"Learner\.set_params: there is no such setting, got 'steps'; choose"
+        InnerloopError, match=r"Learner\.set_params: `setting` is unknown, got 'steps'; choose"
     ):
         one.set_params(steps=3)
 

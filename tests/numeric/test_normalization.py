@@ -108,7 +108,7 @@ def test_without_normalisation_the_modes_agree():
 
 def test_errors():
     plain = lambda params, x: x * params
-    with pytest.raises(InnerloopError, match="unknown mode, got 'batch'"):
+    with pytest.raises(InnerloopError, match="`mode` is unknown, got 'batch'"):
         inspect.unwrap(predict)(plain, jnp.ones(()), jnp.ones((2, 1)), jnp.ones((2, 1)), "batch")
     with pytest.raises(InnerloopError, match="takes `reference`"):
         predict(plain, jnp.ones(()), jnp.ones((2, 1)), jnp.ones((2, 1)), "support")

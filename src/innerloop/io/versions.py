@@ -21,6 +21,7 @@ def required(module: str, extra: str, who: str, otherwise: str = "") -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        wrong = f"needs the package `{error.name or module}`, which is not installed"
+        package = (error.name or module).partition(".")[0]
+        wrong = f"needs the package `{package}`, which is not installed"
         hint = f"pip install 'innerloop[{extra}]'{otherwise}"
         raise InnerloopError(who, wrong, hint=hint) from None

@@ -95,7 +95,9 @@ def test_wrong_content_is_told(small):
 
 @pytest.mark.usefixtures("unchecked_types")
 def test_an_unknown_split_is_told():
-    with pytest.raises(InnerloopError, match="'cifar_fs' or 'fc100', got 'cifar'"):
+    with pytest.raises(
+        InnerloopError, match="`split` is unknown, got 'cifar'; choose among: cifar_fs, fc100"
+    ):
         cifar.load("cifar")  # pyright: ignore[reportArgumentType]
 
 

@@ -98,7 +98,10 @@ def test_a_pipe_is_no_table(tmp_path):
 def test_parquet_without_its_library(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     (tmp_path / "a.parquet").write_bytes(b"")
-    with pytest.raises(InnerloopError, match=r"needs the package pyarrow; pip install 'innerloop\[tables\]'"):
+    with pytest.raises(
+        InnerloopError,
+        match=r"needs the package `pyarrow`, .* pip install 'innerloop\[tables\]'",
+    ):
         table_files.read(tmp_path / "a.parquet")
 
 

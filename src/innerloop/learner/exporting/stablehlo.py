@@ -1,11 +1,9 @@
 """A network as StableHLO, serialised by `jax.export`: any batch size, on CPUs, CUDA GPUs and TPUs."""
 
-import importlib.util
-
 import jax
 import numpy as np
 
-from innerloop.errors import InnerloopError
+from innerloop.io.versions import required
 from innerloop.learner.exporting.network import Network
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -21,9 +19,7 @@ def stablehlo(network: Network, inputs: np.ndarray) -> bytes:
     Raises:
         InnerloopError: if flatbuffers is not installed, or the model does not take a batch of unknown size.
     """
-    if importlib.util.find_spec("flatbuffers") is None:  # JAX imports it when serialising
-        hint = "run: pip install 'innerloop[stablehlo]'"
-        raise InnerloopError("export", "StableHLO files need flatbuffers", hint=hint)
+    required("flatbuffers", "stablehlo", "export")  # JAX imports it when serialising
     (batch,) = jax.export.symbolic_shape("batch")
     like = jax.ShapeDtypeStruct((batch, *network.shape), network.dtype)
     return bytes(jax.export.export(jax.jit(network.function), platforms=PLATFORMS)(like).serialize())
