@@ -10,7 +10,8 @@ import numpy as np
 from benchmarks.accuracy.tables import ROOT, table
 from innerloop.analysis.verdict import judge
 from innerloop.io.files import write_text
-from innerloop.report import analysis_figures
+from innerloop.report.analysis_page import FIGURES
+from innerloop.report.plots.style import draw_figure
 
 PAGE = ROOT / "docs" / "guides" / "analysis.md"
 FREEZING = {
@@ -191,6 +192,5 @@ def draw_snapshots(folder: Path) -> None:
         if "early" in result.get("results", {}):
             place = PAGE.parents[1] / "figures" / f"early-{result['subject']}.png"
             place.parent.mkdir(exist_ok=True)
-            analysis_figures.of_name("early", result["results"]).savefig(
-                place, dpi=110, metadata={"Software": None}
-            )
+            figure = draw_figure(*FIGURES["early"], result["results"])
+            figure.savefig(place, dpi=110, metadata={"Software": None})

@@ -91,7 +91,7 @@ def earlier_experiments(
 def remove_stale(folder: OutputFolder) -> None:
     """Remove files that an earlier analysis wrote and this one did not."""
     from innerloop.analysis.run_all import EXPERIMENTS
-    from innerloop.report.analysis_figures import FIGURES
+    from innerloop.report.analysis_page import FIGURES
 
     tables = [f"{name}.csv" for name in EXPERIMENTS]
     figures = [f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")]

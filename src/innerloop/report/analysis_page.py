@@ -1,86 +1,60 @@
-"""The HTML page of an analysis: the question, the experiments, and the verdict for this model in words."""
+"""The HTML page of an analysis: what the experiments found, and the verdict for this model in words."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 from innerloop.analysis.run_all import EXPERIMENTS
 from innerloop.config.specs import ALGORITHMS
 from innerloop.io.folders import OutputFolder
 from innerloop.io.text import counted, grouped
 from innerloop.io.untrusted import JsonObject
-from innerloop.report import analysis_figures, analysis_tables
-from innerloop.report.analysis_sections import SECTIONS
+from innerloop.report import analysis_tables
+from innerloop.report.analysis_sections import SECTIONS, navigation, page, section
 from innerloop.report.analysis_text import TABLES, sentence
 from innerloop.report.figure_files import rendered, save_figures, svg
-from innerloop.report.html_blocks import document, escaped, nonbreaking
+from innerloop.report.html_blocks import nonbreaking
+from innerloop.report.plots import analysis as layers
+from innerloop.report.plots import analysis_paths as along
+from innerloop.report.plots.style import Grid, draw_figure
 
-QUESTION = """
-<p>This network was <em>meta-trained</em>: an outer loop over many tasks looked for starting weights, θ, from which a
-few gradient steps on a handful of examples, the inner loop, solve a new task. That works. But why? There are two
-explanations:</p>
-<ul><li><b>Rapid learning.</b> From θ, a few steps can change the whole network: on each new task its layers learn new
-features for that task.</li>
-<li><b>Feature reuse.</b> θ's layers already compute features that are good for all tasks. The inner loop hardly
-changes them; only the last layer, the <em>head</em>, has to learn which features indicate which class of this
-task.</li></ul>
-<p>The experiments below tell the two apart for this model. All layers but the head are called the <em>body</em>. Every
-task is made of classes that training never saw.</p>
-"""
+FIGURES: dict[str, tuple[Grid, Callable[..., object]]] = {
+    "freeze": (layers.FREEZING, layers.freezing),
+    "similarity": (layers.SIMILARITY, layers.similarity),
+    "nil": (layers.NIL, layers.nil),
+    "weights": (layers.MOVEMENT, layers.movement),
+    "steps": (along.STEPS, along.inner_steps),
+    "paths": (along.PATHS, along.paths),
+    "early": (along.ALONG, along.along_training),
+    "landscape-line": (along.LINE, along.loss_along_step),
+    "landscape-plane": (along.PLANE, along.loss_plane),
+    "against": (layers.SIMILARITY, layers.similarity_of_models),
+}
+"""The figures by file name, which begins with the experiment."""
 
 
-def write(results: JsonObject, folder: OutputFolder) -> Path:
-    """Write the page, tables and figures.
+def write(results: JsonObject, folder: OutputFolder) -> None:
+    """Write the page, tables and figures of `innerloop.analysis.run_all.analyze`.
 
-    Args:
-        results: the record of `innerloop.analysis.run_all.analyze`.
-        folder: where to write.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        InnerloopError: if a file cannot be written.
+    Raises InnerloopError if a file cannot be written.
     """
     folder.make()
     names = [name for name in SECTIONS if name in results]
-    analysis_tables.write(results, names, folder)
-    drawn = analysis_figures.all_of(results)
+    rows = {name: analysis_tables.rows_of(name, results[name]) for name in names}
+    analysis_tables.write(results, rows, folder)
+    wanted = [name for name in FIGURES if name.split("-")[0] in results]
+    drawn = {name: draw_figure(*FIGURES[name], results) for name in wanted}
     save_figures(folder, rendered(drawn))
     shown = {name: svg(figure, name) for name, figure in drawn.items()}
     folder.write("index.html", _page(results, names, shown))
-    return folder.path / "index.html"
 
 
-def _page(results: JsonObject, names: Sequence[str], shown: dict[str, str]) -> str:
+def _page(results: JsonObject, names: Sequence[str], shown: Mapping[str, str]) -> str:
     """The whole page."""
-    title = f"Rapid learning or feature reuse? {results['source']}"
-    links = "".join(f'<a href="#{name}">{SECTIONS[name].link}</a>' for name in names)
-    return document(
-        title,
-        [
-            "<h1>Rapid learning or feature reuse?</h1>",
-            f'<p class="soft">{nonbreaking(subject(results))}</p>',
-            _verdict(results),
-            f"<nav>{links}</nav>",
-            "<h2>The question</h2>",
-            QUESTION,
-            *(_section(name, results, shown) for name in names),
-            "<h2>How the verdict is made</h2>",
-            RULE,
-        ],
-    )
-
-
-RULE = """
-<p class="soft">Two numbers decide whether the body <em>must</em> change: the share of adaptation's gain that remains
-with the body frozen, and the share that NIL reaches. If either is at least 90 %, it need not; otherwise, if at most
-50 % remains with the body frozen, it must (as it must if an algorithm adapts nothing else). One number decides whether
-it <em>does</em>: linear CKA of the body layer that changes most; at least 0.8 means that it does not.
-If it does not and need not: feature reuse. If it does and must: rapid learning. Everything else is in between.
-The thresholds are innerloop's conventions. The definitions and the paper's results are from Raghu, Raghu, Bengio
-and Vinyals,
-<a href="https://arxiv.org/abs/1909.09157">Rapid Learning or Feature Reuse?</a> (2020).</p>
-"""
+    head = [
+        f'<p class="soft">{nonbreaking(subject(results))}</p>',
+        _verdict(results),
+        navigation({name: SECTIONS[name].link for name in names}),
+    ]
+    return page(results["source"], head, (_section(name, results, shown) for name in names))
 
 
 def subject(results: JsonObject) -> str:
@@ -101,9 +75,9 @@ def subject(results: JsonObject) -> str:
 def tasks_in_words(results: JsonObject) -> str:
     """The number of held-out tasks of each experiment that was made."""
     links: dict[int, list[str]] = {}
-    for name, section in SECTIONS.items():
+    for name, about in SECTIONS.items():
         if name in results:
-            links.setdefault(EXPERIMENTS[name].tasks_of(results["tasks"]), []).append(section.link)
+            links.setdefault(EXPERIMENTS[name].tasks_of(results["tasks"]), []).append(about.link)
     words = [f"{grouped(count)} for {', '.join(names)}" for count, names in links.items()]
     return "held-out tasks: " + ("; ".join(words) or "none")
 
@@ -122,18 +96,15 @@ def verdict_in_words(results: JsonObject) -> list[str]:
     return [f"{found['kind'].capitalize()}.", *found["sentences"]]
 
 
-def _section(name: str, results: JsonObject, shown: dict[str, str]) -> str:
-    """One experiment: what was done, its results, and the paper's."""
+def _section(name: str, results: JsonObject, shown: Mapping[str, str]) -> str:
+    """One experiment, with its figures, its result in a sentence, and its table."""
     pictures = [f"<figure>{image}</figure>" for key, image in shown.items() if key.split("-")[0] == name]
     narrow = ' style="max-width: 44rem"' if len(pictures) == 1 else ""
-    section, found = SECTIONS[name], sentence(name, results)
-    return "\n".join(
-        [
-            f'<h2 id="{name}">{section.title}</h2>',
-            f"<p>{escaped(section.what)}</p>",
-            f'<div class="figures"{narrow}>{"".join(pictures)}</div>',
-            f"<p>{nonbreaking(found)}</p>" if found else "",
-            TABLES[name](results).as_html() if name in TABLES else "",
-            f'<p class="soft">{nonbreaking(section.paper)}</p>' if section.paper else "",
-        ]
+    found = sentence(name, results)
+    return section(
+        name,
+        SECTIONS[name].what,
+        f'<div class="figures"{narrow}>{"".join(pictures)}</div>',
+        f"<p>{nonbreaking(found)}</p>" if found else "",
+        TABLES[name](results).as_html() if name in TABLES else "",
     )

@@ -1,8 +1,36 @@
-"""The sections of an analysis page: what each experiment did, and what the paper found."""
+"""The frame of an analysis page: the question, what each experiment did, what the paper found, and the rule."""
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from innerloop.analysis.run_all import MOST_COMPARED
+from innerloop.report.html_blocks import document, escaped, nonbreaking
+
+TITLE = "Rapid learning or feature reuse?"
+
+QUESTION = """
+<p>This network was <em>meta-trained</em>: an outer loop over many tasks looked for starting weights, θ, from which a
+few gradient steps on a handful of examples, the inner loop, solve a new task. That works. But why? There are two
+explanations:</p>
+<ul><li><b>Rapid learning.</b> From θ, a few steps can change the whole network: on each new task its layers learn new
+features for that task.</li>
+<li><b>Feature reuse.</b> θ's layers already compute features that are good for all tasks. The inner loop hardly
+changes them; only the last layer, the <em>head</em>, has to learn which features indicate which class of this
+task.</li></ul>
+<p>The experiments below tell the two apart for this model. All layers but the head are called the <em>body</em>. Every
+task is made of classes that training never saw.</p>
+"""
+
+RULE = """
+<p class="soft">Two numbers decide whether the body <em>must</em> change: the share of adaptation's gain that remains
+with the body frozen, and the share that NIL reaches. If either is at least 90 %, it need not; otherwise, if at most
+50 % remains with the body frozen, it must (as it must if an algorithm adapts nothing else). One number decides whether
+it <em>does</em>: linear CKA of the body layer that changes most; at least 0.8 means that it does not.
+If it does not and need not: feature reuse. If it does and must: rapid learning. Everything else is in between.
+The thresholds are innerloop's conventions. The definitions and the paper's results are from Raghu, Raghu, Bengio
+and Vinyals,
+<a href="https://arxiv.org/abs/1909.09157">Rapid Learning or Feature Reuse?</a> (2020).</p>
+"""
 
 BEFORE_AND_AFTER = (
     "The queries of a task pass through the network before and after its inner loop, and both sets of activations are "
@@ -95,3 +123,32 @@ SECTIONS = {
     ),
 }
 """The sections of the page by experiment, in their order."""
+
+
+def navigation(links: Mapping[str, str]) -> str:
+    """Links to the sections, by the experiment's name."""
+    items = "".join(f'<a href="#{name}">{escaped(link)}</a>' for name, link in links.items())
+    return f"<nav>{items}</nav>"
+
+
+def page(runs: str, head: Iterable[str], sections: Iterable[str]) -> str:
+    """A whole page on the question, with what was found at its head; `runs` names them in the title."""
+    return document(
+        f"{TITLE} {runs}",
+        [
+            f"<h1>{TITLE}</h1>",
+            *head,
+            "<h2>The question</h2>",
+            QUESTION,
+            *sections,
+            "<h2>How the verdict is made</h2>",
+            RULE,
+        ],
+    )
+
+
+def section(name: str, what: str, *results: str) -> str:
+    """The section of an experiment: what was done, its results as HTML, and the paper's."""
+    title, paper = SECTIONS[name].title, SECTIONS[name].paper
+    below = f'<p class="soft">{nonbreaking(paper)}</p>' if paper else ""
+    return "\n".join([f'<h2 id="{name}">{title}</h2>', f"<p>{escaped(what)}</p>", *results, below])

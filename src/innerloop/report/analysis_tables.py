@@ -1,6 +1,6 @@
 """The tables of an analysis: one CSV file per experiment, and everything as JSON."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from innerloop.io.folders import OutputFolder
@@ -65,7 +65,7 @@ ROWS: dict[str, Callable[[Any], Rows]] = {
 """The rows of experiments whose results are not simply lists of records."""
 
 
-def _rows_of(name: str, result: Any) -> Rows:
+def rows_of(name: str, result: Any) -> Rows:
     """The rows of the table of an experiment."""
     return ROWS[name](result) if name in ROWS else [_flat(record) for record in result]
 
@@ -74,25 +74,12 @@ def _as_csv(rows: Rows) -> str:
     return csv_text(list(dict.fromkeys(name for row in rows for name in row)), rows)
 
 
-def write_several(analyses: Mapping[str, JsonObject], names: Sequence[str], folder: OutputFolder) -> None:
-    """Write `results.json` with the record of every run, and `NAME.csv` with a column `run`.
+def write(record: JsonObject, tables: Mapping[str, Rows], folder: OutputFolder) -> None:
+    """Write `results.json` with the whole record, and each table as `NAME.csv`.
 
     Raises:
         InnerloopError: if a file cannot be written.
     """
-    runs = [{"label": run, **results} for run, results in analyses.items()]
-    folder.write("results.json", as_json({"runs": runs}, indent=1) + "\n")
-    for name in names:
-        rows = [{"run": run, **x} for run, found in analyses.items() for x in _rows_of(name, found[name])]
+    folder.write("results.json", as_json(record, indent=1) + "\n")
+    for name, rows in tables.items():
         folder.write(f"{name}.csv", _as_csv(rows))
-
-
-def write(results: JsonObject, names: Sequence[str], folder: OutputFolder) -> None:
-    """Write `results.json`, and `NAME.csv` for every experiment.
-
-    Raises:
-        InnerloopError: if a file cannot be written.
-    """
-    folder.write("results.json", as_json(results, indent=1) + "\n")
-    for name in names:
-        folder.write(f"{name}.csv", _as_csv(_rows_of(name, results[name])))
