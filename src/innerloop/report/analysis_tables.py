@@ -77,8 +77,7 @@ def _as_csv(rows: Rows) -> str:
 def write(record: JsonObject, tables: Mapping[str, Rows], folder: OutputFolder) -> None:
     """Write `results.json` with the whole record, and each table as `NAME.csv`.
 
-    Raises:
-        InnerloopError: if a file cannot be written.
+    Raises InnerloopError if a file cannot be written.
     """
     folder.write("results.json", as_json(record, indent=1) + "\n")
     for name, rows in tables.items():

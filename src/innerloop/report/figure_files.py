@@ -48,11 +48,7 @@ def rendered(figures: Mapping[str, Figure]) -> dict[str, bytes]:
 
 
 def save_figures(folder: OutputFolder, files: Mapping[str, bytes]) -> None:
-    """Save rendered figures in `figures/` of a folder.
-
-    Raises:
-        InnerloopError: if a file cannot be written.
-    """
+    """Save rendered figures in `figures/` of a folder. Raises InnerloopError if a file cannot be written."""
     folder.make("figures")
     for name, content in files.items():
         with folder.replacing(f"figures/{name}") as draft:

@@ -5,7 +5,7 @@ kinematics and matplotlib are enough; no graphics driver is needed.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
+from innerloop.engine.types import Params
 from innerloop.io.text import counted
 from innerloop.report.comparison import Result
 from innerloop.report.examples import SEED
 from innerloop.report.plots.style import COLOURS, GREY, Grid, Panels, draw_figure
 from innerloop.rl.rollout import Trajectories
-
-if TYPE_CHECKING:
-    import innerloop.training.reinforcement
+from innerloop.rl.sampler import MetaSampler
 
 FRAMES = 8
 SIDE, LOW, HIGH = 1.1, -0.15, 1.25
@@ -39,31 +38,21 @@ class Strip:
 
 def strip(result: Result) -> Figure:
     """Two tasks (directions or speeds) before the first update and after the last; all runs get the same tasks."""
-    body, films = _body_of(result).parts, _strips(result)
-    grid = Grid(len(films), FRAMES, 1.35 * len(films) + 0.3, 1.55 * FRAMES)
-    return draw_figure(grid, _film, body, films)
-
-
-def _experiment_of(result: Result) -> "innerloop.training.reinforcement.RLExperiment":
-    """The experiment that made a policy."""
     from innerloop.training.reinforcement import reinforcement
 
-    return reinforcement(result.trained.experiment)
+    experiment = reinforcement(result.trained.experiment)
+    environment = getattr(experiment.environment, "environment", experiment.environment)  # without an oracle
+    films = _strips(environment, experiment.test_sampler, result.trained.params)
+    grid = Grid(len(films), FRAMES, 1.35 * len(films) + 0.3, 1.55 * FRAMES)
+    return draw_figure(grid, _film, environment.parts, films)
 
 
-def _body_of(result: Result) -> Any:
-    """The environment, without an oracle wrapper."""
-    environment = _experiment_of(result).environment
-    return getattr(environment, "environment", environment)
-
-
-def _strips(result: Result) -> list[Strip]:
+def _strips(environment: Any, sampler: MetaSampler, params: Params) -> list[Strip]:
     """Two tasks, each before the first update and after the last."""
-    environment, collector = _body_of(result), _experiment_of(result).test_sampler
     tasks = _wanted(environment)
     env_tasks = jnp.asarray(list(tasks.values()), jnp.float32)[:, None]
     keys = jax.random.split(jax.random.key(SEED), len(tasks))
-    rolled = jax.jit(lambda p: collector.rollouts(p, keys, env_tasks))(result.trained.params)
+    rolled = jax.jit(lambda p: sampler.rollouts(p, keys, env_tasks))(params)
     found = []
     for i, name in enumerate(tasks):
         for updates in (0, len(rolled) - 1):

@@ -51,11 +51,7 @@ class FitRun:
 def load(folders: Sequence[str | Path]) -> list[FitRun]:
     """Read runs of `innerloop.fit`.
 
-    Args:
-        folders: the folders of the runs.
-
-    Raises:
-        InnerloopError: for a folder that holds no such run, or files that a run would not write.
+    Raises InnerloopError for a folder that holds no such run, or files that a run would not write.
     """
     found = []
     for label, source in zip(_labels(folders), folders, strict=True):

@@ -53,13 +53,7 @@ def embedded(content: bytes, mime: str, what: str, attributes: str = "") -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], left: int = 1) -> str:
-    """A table.
-
-    Args:
-        heads: the headings, as HTML.
-        rows: `(CSS class, cells)`, with cells as HTML.
-        left: how many columns hold text; the others hold numbers.
-    """
+    """A table of `(CSS class, cells)`; headings and cells are HTML. `left` columns hold text, the others numbers."""
     kind = lambda i: "" if i < left else ' class="n"'
     head = "".join(f"<th{kind(i)}>{h}</th>" for i, h in enumerate(heads))
     body = "".join(

@@ -62,16 +62,9 @@ def gather(
     *,
     baselines: bool = True,
 ) -> list[Group]:
-    """Measure runs, and what their training started from.
+    """Measure runs, and (`baselines`) what their training started from, on this number of held-out tasks each.
 
-    Args:
-        loaded: the runs.
-        tasks: held-out tasks per measurement.
-        progress_for: progress callbacks.
-        baselines: whether to measure what their training started from.
-
-    Returns:
-        The runs grouped by problem, those that differ only in their seed as one, each group with its baselines.
+    Returns the runs grouped by problem, those that differ only in their seed as one, each group with its baselines.
     """
     together: dict[str, list[Trained]] = {}
     for trained in loaded:

@@ -39,15 +39,9 @@ def write(
     draft: AbstractContextManager[Path],
     done: Callable[[str], None] = lambda what: None,
 ) -> None:
-    """Write the page, and the figures of every run into the run's folder.
+    """Write the page to the path that `draft` gives, and the figures of every run into the run's folder.
 
-    Args:
-        groups: the measured runs.
-        draft: gives the path to write the page to.
-        done: called with the title of each finished group.
-
-    Raises:
-        InnerloopError: if the page cannot be written.
+    `done` is called with the title of each finished group. Raises InnerloopError if the page cannot be written.
     """
     sections = []
     for number, group in enumerate(groups):

@@ -37,13 +37,29 @@ def distinct(lists: Sequence[Sequence[str]]) -> list[str]:
     return list(dict.fromkeys(name for names in lists for name in names))
 
 
-def _beside(number: int, of: int, width: float = 0.5) -> float:
-    """The horizontal offset of a run's marks from their tick."""
-    return 0.0 if of == 1 else width * (number / (of - 1) - 0.5)
-
-
-def _style(number: int) -> dict[str, Any]:
-    return {"color": COLOURS[number % len(COLOURS)], "capsize": 3}
+def _draw_runs(
+    ax: Axes,
+    analyses: Analyses,
+    lists: Sequence[Sequence[str]],
+    names: Sequence[str],
+    values: Callable[[JsonObject], Sequence[np.ndarray]],
+    *,
+    bars: bool = False,
+) -> None:
+    """Draw every run's `(means, intervals)` at its own names, one of `lists`, beside those of the other runs."""
+    many = len(analyses)
+    wide = 0.8 / many
+    spread = 0.8 - wide if bars else 0.5
+    for i, (run, results) in enumerate(analyses.items()):
+        at = np.array([names.index(name) for name in lists[i]])
+        at = at if many == 1 else at + spread * (i / (many - 1) - 0.5)
+        mean, half = values(results)
+        look: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "capsize": 3, "label": label(run)}
+        if bars:
+            ax.bar(at, mean, wide, yerr=half, **look)
+            ax.grid(axis="x", visible=False)
+        else:
+            ax.errorbar(at, mean, half, fmt=MARKERS[i % len(MARKERS)], markersize=6, **look)
 
 
 def freezing_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
@@ -65,11 +81,7 @@ def freezing_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
     ax, metric = FREEZING.one(ax), found[0]["metric"]
     named = [[frozen_name(x["frozen"], r["layers"]) for x in r["freeze"]] for r in found]
     names = in_order(named)
-    for i, (run, results) in enumerate(analyses.items()):
-        at = np.array([names.index(name) for name in named[i]]) + _beside(i, len(found))
-        look = {"fmt": MARKERS[i % len(MARKERS)], "markersize": 6, "label": label(run)}
-        mean, half = columns(results["freeze"], metric, "ci95", by=scale(metric))
-        ax.errorbar(at, mean, half, **look, **_style(i))
+    _draw_runs(ax, analyses, named, names, lambda r: columns(r["freeze"], metric, "ci95", by=scale(metric)))
     freezing_axis(ax, found, names)
     legend(ax, len(found))
     return ax
@@ -96,11 +108,8 @@ def similarity_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels
     layers = [[x["layer"] for x in r["similarity"]] for r in found]
     names = in_order_of_layers(layers)
     for ax, (measure, title) in zip(axes[0], {"cka": "linear CKA", "cca": "mean CCA"}.items(), strict=True):
-        for i, (run, results) in enumerate(analyses.items()):
-            at = np.array([names.index(name) for name in layers[i]]) + _beside(i, len(found))
-            look = {"fmt": MARKERS[i % len(MARKERS)], "markersize": 6, "label": label(run)}
-            mean, half = columns([x[measure] for x in results["similarity"]], "mean", "ci95")
-            ax.errorbar(at, mean, half, **look, **_style(i))
+        values = lambda r, measure=measure: columns([x[measure] for x in r["similarity"]], "mean", "ci95")
+        _draw_runs(ax, analyses, layers, names, values)
         ax.set_xticks(range(len(names)), list(map(label, names)))
         ax.set_ylabel(f"{title} before and after")
         ax.set_ylim(0, 1.04)
@@ -126,18 +135,14 @@ def nil_of_runs(analyses: Analyses, ax: Axes | None = None) -> Axes:
     """
     found = _checked(analyses, "nil", "ways")
     ax = NIL.one(ax)
-    names = distinct([[nil_name(x) for x in r["nil"]] for r in found])
-    wide = 0.8 / len(found)
-    for i, (run, results) in enumerate(analyses.items()):
-        at = np.array([names.index(nil_name(x)) for x in results["nil"]]) + _beside(i, len(found), 0.8 - wide)
-        mean, half = columns(results["nil"], "accuracy", "ci95", by=100.0)
-        ax.bar(at, mean, wide, yerr=half, label=label(run), **_style(i))
+    named = [[nil_name(x) for x in r["nil"]] for r in found]
+    names, values = distinct(named), lambda r: columns(r["nil"], "accuracy", "ci95", by=100.0)
+    _draw_runs(ax, analyses, named, names, values, bars=True)
     for level in {100 / r["ways"] for r in found}:
         ax.axhline(level, color=GREY, linewidth=1, linestyle=":")
     ax.set_xticks(range(len(names)), list(map(label, names)))
     ax.set_ylabel("accuracy, % (dotted: chance)")
     ax.set_ylim(0, 106)
-    ax.grid(axis="x", visible=False)
     legend(ax, len(found))
     return ax
 
@@ -155,14 +160,11 @@ def movement_of_runs(analyses: Analyses, axes: Panels | None = None) -> Panels:
     found = _checked(analyses, "weights")
     axes = MOVEMENT.all(axes)
     layers = [[x["layer"] for x in r["weights"]] for r in found]
-    names, wide = in_order_of_layers(layers), 0.8 / len(found)
+    names = in_order_of_layers(layers)
     for ax, (what, unit) in zip(axes[0], analysis.MOVEMENTS.items(), strict=True):
-        for i, (run, results) in enumerate(analyses.items()):
-            at = np.array([names.index(name) for name in layers[i]]) + _beside(i, len(found), 0.8 - wide)
-            values, error = columns(results["weights"], what, f"{what}_ci95")
-            ax.bar(at, values, wide, yerr=error, label=label(run), **_style(i))
+        values = lambda r, what=what: columns(r["weights"], what, f"{what}_ci95")
+        _draw_runs(ax, analyses, layers, names, values, bars=True)
         ax.set_xticks(range(len(names)), list(map(label, names)), fontsize=9)
         ax.set_ylabel(unit)
-        ax.grid(axis="x", visible=False)
     legend(axes[0, 0], len(found))
     return axes
