@@ -108,6 +108,11 @@ class InnerloopError(ValueError):
             message += f"; {hint}"
         super().__init__(message + ("" if message.endswith((".", "?")) else "."))
 
+    @property
+    def problem(self) -> str:
+        """The message without `who`."""
+        return str(self).removeprefix(f"{self.who}: ")
+
     def __reduce__(self) -> tuple[Callable[..., "InnerloopError"], tuple[object, ...], dict[str, object]]:
         """Pickle the finished message, with the plain values that were set on the error."""
         state: dict[str, object] = {

@@ -62,6 +62,7 @@ def test_a_learner_that_was_pickled(make: Any):
 def test_errors_that_were_pickled():
     """A worker of joblib or multiprocessing raises them in its parent."""
     diverged = Diverged("who", "wrong", got=3, hint="do")
+    assert (diverged.who, diverged.problem) == ("who", "wrong, got 3; do.")
     diverged.before = lambda: None  # pyright: ignore[reportAttributeAccessIssue] (cannot be pickled)
     learner = Learner(MODEL, maml(cross_entropy(), InnerLoop(optax.sgd(0.1), 1)))
     with pytest.raises(NotFittedError) as not_fitted:

@@ -55,5 +55,4 @@ def load(
     try:
         return from_frame(frame, task=task, x=x or None, y=y, categories=categories, missing=missing)
     except InnerloopError as error:
-        wrong = ARGUMENT.sub(r"`data.\1`", str(error).removeprefix(f"{error.who}: "))
-        raise InnerloopError(str(path), wrong) from None
+        raise InnerloopError(str(path), ARGUMENT.sub(r"`data.\1`", error.problem)) from None
