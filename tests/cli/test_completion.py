@@ -8,8 +8,6 @@ import pytest
 
 from innerloop.cli import COMMANDS, completion
 
-MODEL = [word for word in completion.settings() if word.startswith("--model.")]
-
 
 @pytest.fixture(scope="module")
 def bash(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -33,7 +31,8 @@ def offered(script: Path, *words: str) -> list[str]:
         (["train", "sinusoid-mam"], ["sinusoid-maml", "sinusoid-maml-plus-plus"]),
         (["evaluate", "sinusoid-mam"], ["sinusoid-maml"]),
         (["train", "sinusoid-maml", "--data.no-f"], ["--data.no-flip"]),
-        (["train", "--mode"], MODEL),
+        (["train", "--model.f"], ["--model.features", "--model.filters"]),
+        (["train", "--rl.cl"], ["--rl.clip"]),
         (["train", "sinusoid-maml", "--inner.lear"], ["--inner.learning-rate"]),
         (["train", "--outer.meta-b"], ["--outer.meta-batch"]),
         (["evaluate", "runs/x", "--norm"], ["--normalization"]),

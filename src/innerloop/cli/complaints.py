@@ -27,15 +27,9 @@ Parsed = TypeVar("Parsed")
 
 
 def in_one_sentence(parse: Callable[[list[str]], Parsed], words: list[str], command: str) -> Parsed:
-    """Run tyro, whose complaints echo the arguments and are printed in boxes.
+    """Run tyro, whose complaints echo the arguments and are printed in boxes, on the arguments of a subcommand.
 
-    Args:
-        parse: runs tyro on the arguments.
-        words: the arguments.
-        command: the subcommand, for hints.
-
-    Raises:
-        InnerloopError: a setting was rejected, or an argument is missing, unknown or wrong.
+    Raises InnerloopError if a setting was rejected, or an argument is missing, unknown or wrong.
     """
     told = io.StringIO()
     try:
@@ -44,22 +38,23 @@ def in_one_sentence(parse: Callable[[list[str]], Parsed], words: list[str], comm
     except SystemExit as ended:
         if (refused := _refusal(ended)) is not None:
             who = "--" + refused.who.replace("_", "-")
-            raise InnerloopError(who, str(refused).removeprefix(f"{refused.who}: ")) from None
+            raise InnerloopError(who, refused.problem) from None
         if ended.code and told.getvalue():
             text, listed = _read(told.getvalue())
             if text.startswith(("Unrecognized", "Missing")):
-                _check_options(words, _options(parse, command), command)
+                show_help = lambda: parse(["-H" if command == "train" else "--help"])
+                _check_options(words, options_in(show_help), command)
             raise _complaint(text, listed, command) from None
         for line in told.getvalue().splitlines()[:100]:
             print(printable(line, LIMIT), file=sys.stderr)
         raise
 
 
-def _options(parse: Callable[[list[str]], object], command: str) -> list[str]:
+def options_in(show_help: Callable[[], object], option: re.Pattern[str] = OPTION) -> list[str]:
     """All options of a subcommand, from its help text."""
     with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
-        parse(["-H" if command == "train" else "--help"])
-    return sorted(set(OPTION.findall(text.getvalue())))
+        show_help()
+    return sorted(set(option.findall(text.getvalue())))
 
 
 def _check_options(words: list[str], options: list[str], command: str) -> None:

@@ -1,18 +1,16 @@
 """`innerloop completion`: a shell script that completes commands, presets and options."""
 
-import contextlib
-import io
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Annotated, Literal, get_type_hints
+from typing import Annotated, Literal
 
 import tyro
 
 from innerloop.cli.common import parse
-from innerloop.config.schema import Config
+from innerloop.cli.complaints import options_in
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9.-]*[a-z0-9](?![\w-]|\.\*)")
 TAKES_PRESETS: tuple[str, ...] = ("train", "list")
@@ -81,28 +79,14 @@ def words() -> dict[str, list[str]]:
     presets = dict.fromkeys(TAKES_PRESETS, list(all_presets()))
     presets |= dict.fromkeys(TAKES_WEIGHTS, shipped.names())
     found = {name: options(name) + presets.get(name, []) for name in COMMANDS}
-    found["train"] += settings()
     found["completion"] += ["bash", "zsh", "fish"]
     return {name: list(dict.fromkeys(after)) for name, after in found.items()}
 
 
 def options(command: str) -> list[str]:
-    """The options named in a command's help text."""
+    """The options named in a command's help text; those of `train` include the settings of every kind of preset."""
     from innerloop.cli import MODULES
 
     module = import_module(f"innerloop.cli.{MODULES.get(command, command)}")
-    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
-        module.run(["--help"])
-    return sorted(set(OPTION.findall(text.getvalue())))
-
-
-def settings() -> list[str]:
-    """The options that change a preset; those that are on or off have an opposite."""
-    sections = {name: kind for name, kind in get_type_hints(Config).items() if is_dataclass(kind)}
-    named = [
-        f"--{name}.{opposite}{field.name}"
-        for name, kind in sections.items()
-        for field in fields(kind)
-        for opposite in (("", "no-") if field.type in (bool, "bool") else ("",))
-    ]
-    return [name.replace("_", "-") for name in named]
+    words = ["navigation-maml-trpo", "-H"] if command == "train" else ["--help"]
+    return options_in(lambda: module.run(words), OPTION)
