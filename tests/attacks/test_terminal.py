@@ -5,9 +5,9 @@ import csv
 import io
 import json
 import math
+import re
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,15 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from innerloop import cli
-from innerloop.cli import adapt, evaluate
+from innerloop.cli import evaluate
 from innerloop.cli.common import Terminal, console
 from innerloop.cli.progress import counting
+from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-from innerloop.io.text import LIMIT, as_json, csv_cell, printable
+from innerloop.io.text import LIMIT, as_json, csv_cell, csv_text, printable
 from innerloop.report import analysis_page, html_blocks, measurements
 from innerloop.report.analysis_tables import _as_csv
 from innerloop.report.plots import style
-from innerloop.training.measurement import Measurement
+from innerloop.training.measurement import Band, ScoreMeasurement
 from innerloop.training.storage.run_directory import RunFolder
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -143,11 +144,10 @@ def test_html_shows_what_it_is_given():
 FORMULAS = ('=HYPERLINK("http://x")', "+1+1", "-1+1", "@SUM(1)")
 
 
-def test_cells_that_a_spreadsheet_would_run(tmp_path: Path):
-    predictions = [{"file": HOSTILE, "label": f, "probability": -0.5, "probabilities": {}} for f in FORMULAS]
-    adapt._write_csv(tmp_path / "x.csv", predictions)
-    with open(tmp_path / "x.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+def test_cells_that_a_spreadsheet_would_run():
+    predictions = [{"file": HOSTILE, "label": f, "probability": -0.5} for f in FORMULAS]
+    text = csv_text(list(predictions[0]), predictions)
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert [row["label"] for row in rows] == [f"'{f}" for f in FORMULAS]
     assert {row["file"] for row in rows} == {ESCAPED}
     assert {row["probability"] for row in rows} == {"-0.5"}  # a number stays one
@@ -230,8 +230,15 @@ def test_a_report_on_folders_of_any_name(
     assert "$^$" in page
 
 
+def measured(diverged_tasks: int) -> ScoreMeasurement:
+    curves, told = {"loss": Band([1.0], [0.1])}, {"source": "x", "preset": "x", "algorithm": "maml"}
+    told |= {"score": "loss", "classes": "test", "steps": [0], "inner_steps": 0, "inner_learning_rate": 0.1}
+    told |= {"seed": 0, "tasks": 5, "trained_meta_steps": 1, "seconds": 0.0, "shots": 1, "queries": 1}
+    return ScoreMeasurement(curves=curves, diverged_tasks=diverged_tasks, **cast(Any, told))
+
+
 def test_none_diverged_and_none_is_told(capsys: pytest.CaptureFixture[str]):
-    evaluate._print_diverged(cast(Measurement, SimpleNamespace(diverged_tasks=0, tasks=5)))
-    assert capsys.readouterr().out == ""
-    evaluate._print_diverged(cast(Measurement, SimpleNamespace(diverged_tasks=1, tasks=5)), "support")
-    assert capsys.readouterr().out == "support: 1 of 5 tasks diverged.\n"
+    evaluate._show({"inductive": measured(0)}, Config())
+    assert "diverged" not in capsys.readouterr().out
+    evaluate._show({"inductive": measured(0), "support": measured(1)}, Config())
+    assert re.findall(".*diverged.*", capsys.readouterr().out) == ["support: 1 of 5 tasks diverged."]

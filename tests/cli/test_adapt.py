@@ -48,9 +48,9 @@ def test_new_pictures_get_the_labels_of_their_like(command, glyph_run, letters, 
     for prediction in result["predictions"]:
         assert prediction["file"].endswith(f"{prediction['label']}.png")
         assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-4)
-    lines = (tmp_path / "o.csv").read_text().splitlines()
-    assert lines[0] == "file,label,probability"
-    assert len(lines) == 4
+    lines = (tmp_path / "o.csv").read_bytes().split(b"\n")
+    assert lines[0] == b"file,label,probability"
+    assert len(lines) == 5
 
 
 def test_predictions_beside_the_pictures_are_replaced_if_asked(

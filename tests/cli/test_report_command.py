@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 
 from innerloop.cli.report import Report, _destination
@@ -42,7 +40,7 @@ def test_a_named_page_in_the_run_is_replaced_if_asked(command, complaint, sinuso
 def test_a_page_on_a_weights_file_lies_here(sinusoid_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights = sinusoid_run / "weights.safetensors"
-    assert _destination(Report((str(weights),)), [weights])[1] == Path("report.html")
+    assert _destination(Report((str(weights),)), [weights])[1] == "report.html"
 
 
 def test_what_cannot_be_reported(complaint, sinusoid_run, tmp_path, monkeypatch):

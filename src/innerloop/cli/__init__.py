@@ -63,9 +63,8 @@ SETTING = re.compile(
 
 def in_options(error: InnerloopError) -> str:
     """An error's message with the names of settings replaced by the command's options."""
-    text = str(error)
-    if SETTING.fullmatch(f"`{error.who}`"):
-        text = f"`{error.who}`{text.removeprefix(error.who)}"
+    is_setting = SETTING.fullmatch(f"`{error.who}`")
+    text = f"`{error.who}`: {error.problem}" if is_setting else str(error)
     return SETTING.sub(lambda found: "--" + found[1].replace("_", "-"), text)
 
 
@@ -106,13 +105,9 @@ def dispatch(argv: list[str]) -> int:
         print(f"innerloop {version('innerloop')}")
         return 0
     if argv[0] not in COMMANDS:
-        raise _unknown(argv[0])
+        hint = did_you_mean(argv[0], COMMANDS, "choose among: " + ", ".join(COMMANDS))
+        raise InnerloopError("command", "is unknown", got=repr(argv[0]), hint=hint)
     return importlib.import_module(f"innerloop.cli.{MODULES.get(argv[0], argv[0])}").run(argv[1:])
-
-
-def _unknown(name: str) -> InnerloopError:
-    hint = did_you_mean(name, COMMANDS, "choose among: " + ", ".join(COMMANDS))
-    return InnerloopError("command", "is unknown", got=repr(name), hint=hint)
 
 
 def _usage() -> str:

@@ -1,6 +1,5 @@
 """`innerloop adapt`: adapt a trained initialisation to the user's examples, and predict new ones."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from innerloop.cli.common import DataFolder, Source, Steps, console, new_table, 
 from innerloop.cli.user_examples import InkOption, UserData
 from innerloop.config.schema import Normalization
 from innerloop.io.files import check_output_path, new_output, resolved
-from innerloop.io.text import counted, csv_cell
+from innerloop.io.text import counted, csv_text
 from innerloop.io.untrusted import JsonObject
 
 
@@ -29,7 +28,6 @@ class Adapt:
     """
 
     source: Source
-    """A run's folder, a weights file, or a preset with bundled weights."""
     data: Annotated[Path, tyro.conf.Positional, arg(metavar="DATA")]
     """Your examples."""
     query: Annotated[
@@ -37,7 +35,6 @@ class Adapt:
     ] = ()
     """New pictures to predict."""
     steps: Steps = None
-    """Inner steps."""
     normalization: Normalization = "inductive"
     """Batch that provides a new picture's normalisation statistics: the picture with the support set (inductive), the
     support set alone (support), or all new pictures together (transductive)."""
@@ -69,32 +66,22 @@ def run(argv: Sequence[str]) -> int:
     own = UserData(arguments.data, arguments.query, arguments.ink)
     start = start_from(arguments.source, arguments.data_folder, arguments.steps, arguments.normalization)
     result = adapt_and_predict(start, own)
+    rows = [{k: v for k, v in p.items() if k != "probabilities"} for p in result["predictions"]]
     if arguments.csv is not None:
         with new_output(resolved(arguments.csv), overwrite=arguments.overwrite) as draft:
-            _write_csv(draft, result["predictions"])
+            draft.write_text(csv_text(list(rows[0]), rows), encoding="utf-8", newline="")
     if arguments.json:
         print_json(result)
     else:
-        _show(result)
+        _show(result, rows)
     return 0
 
 
-def _write_csv(path: Path, predictions: list[JsonObject]) -> None:
-    names = [name for name in predictions[0] if name != "probabilities"]
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows({name: csv_cell(p[name]) for name in names} for p in predictions)
-
-
-def _show(result: JsonObject) -> None:
+def _show(result: JsonObject, rows: Sequence[JsonObject]) -> None:
     """Print the predictions as a table, and how they were made."""
-    names = [name for name in result["predictions"][0] if name != "probabilities"]
-    out, table = console(), new_table(*names, left=len({"file", "label"} & set(names)))
-    for prediction in result["predictions"]:
-        cells = (prediction[name] for name in names)
-        table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in cells))
-    out.print(table)
+    out, as_text = console(), lambda cell: f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+    left = len({"file", "label"} & set(rows[0]))
+    out.print(new_table(*rows[0], left=left, rows=(map(as_text, row.values()) for row in rows)))
     examples = counted(result["examples"], "example")
     how = f"{result['preset']} with {counted(result['steps'], 'inner step')} on {examples}"
     if "classes" in result:

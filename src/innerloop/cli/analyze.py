@@ -41,7 +41,6 @@ class Analyze:
     """
 
     runs: Runs
-    """Run folders, weights files, or presets with bundled weights."""
     only: Annotated[
         tuple[Name, ...], arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: all)")
     ] = ()
@@ -76,7 +75,6 @@ class Analyze:
     data_folder: DataFolder = ""
     """Where the images are (data sets `folder` and `mini_imagenet`)."""
     devices: Devices = None
-    """CPU devices to split tasks over."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
@@ -89,7 +87,9 @@ def run(argv: Sequence[str]) -> int:
     start_jax(arguments.devices)
     runners, names = _runners(_requests(arguments), arguments.only)  # before a folder is made
     out = arguments.out or (None if arguments.json else analyze_folder.default_out(arguments.runs))
-    folder = None if out is None else _folder(out, arguments)
+    of_runs = (arguments.runs, arguments.against, arguments.data_folder)
+    own = {"overwrite": arguments.overwrite, "default": arguments.out is None}
+    folder = None if out is None else analyze_folder.opened(out, *of_runs, **own)
     earlier = [] if folder is None else analyze_folder.earlier_experiments(folder, runners, names)
     chosen, fresh = [*names, *earlier], names if arguments.fresh else []
     progress_for = partial(counting, console(stderr=True))
@@ -131,8 +131,7 @@ def _runners(
 ) -> "tuple[list[ExperimentRunner], list[str]]":
     """The runner of each run, and the experiments to run.
 
-    Raises:
-        InnerloopError: for RL runs, and for experiments that the runs do not support.
+    Raises InnerloopError for RL runs, and for experiments that the runs do not support.
     """
     from innerloop.analysis.run_all import EXPERIMENTS, ExperimentRunner
     from innerloop.learner.pretrained import refuse_policies
@@ -150,16 +149,6 @@ def _runners(
     return runners, [name for name in EXPERIMENTS if name in chosen]
 
 
-def _folder(out: Path, arguments: Analyze) -> OutputFolder:
-    """Make the output folder. Raises InnerloopError as `analyze_folder.opened` does."""
-    from innerloop.training.storage.sources import inputs_of
-
-    sources = filter(None, (*arguments.runs, arguments.against))
-    inputs = [path for source in sources for path in inputs_of(source, arguments.data_folder)]
-    own = {"overwrite": arguments.overwrite, "default": arguments.out is None}
-    return analyze_folder.opened(out, arguments.runs, inputs=inputs, **own)
-
-
 def _show(results: JsonObject, names: Sequence[str]) -> None:
     """Print what these experiments found, and the verdict."""
     from innerloop.analysis.run_all import EXPERIMENTS
@@ -174,10 +163,8 @@ def _show(results: JsonObject, names: Sequence[str]) -> None:
         if name in TABLES:
             found = TABLES[name](results)
             shown = [i for i, head in enumerate(found.heads) if head in SHOWN.get(name, found.heads)]
-            grid = new_table(*(found.heads[i] for i in shown), left=1)
-            for row in found.rows:
-                grid.add_row(*(row[i] for i in shown))
-            out.print(grid)
+            rows = ([row[i] for i in shown] for row in found.rows)
+            out.print(new_table(*(found.heads[i] for i in shown), left=1, rows=rows))
         if words := sentence(name, results):
             out.print(words)
         out.print()

@@ -29,22 +29,17 @@ def default_out(runs: Sequence[str]) -> Path:
 
 
 def opened(
-    out: Path, runs: Sequence[str], *, inputs: Sequence[Path], overwrite: bool, default: bool
+    out: Path, runs: Sequence[str], against: str | None, data_folder: str, *, overwrite: bool, default: bool
 ) -> OutputFolder:
-    """Make the output folder.
+    """Make the output folder of an analysis of these runs; their files are read, and so must not be replaced.
 
-    Args:
-        out: its path.
-        runs: the runs to analyse.
-        inputs: files that are read, and so must not be replaced.
-        overwrite: whether files of others may be replaced.
-        default: whether `out` was not chosen by the user.
-
-    Raises:
-        InnerloopError: if that fails, or the folder holds the analysis of other runs, or files that no analysis wrote.
+    With `overwrite`, files of others may be replaced; `default`: whether `out` was not chosen by the user. Raises
+    InnerloopError if the folder cannot be made, or holds the analysis of other runs, or files that no analysis wrote.
     """
     from innerloop.analysis.run_all import EXPERIMENTS
+    from innerloop.training.storage.sources import inputs_of
 
+    inputs = [path for run in filter(None, (*runs, against)) for path in inputs_of(run, data_folder)]
     folder = OutputFolder(out, overwrite=overwrite, inputs=inputs)
     folder.make("figures")
     for name in ("index.html", "results.json", *(f"{name}.csv" for name in EXPERIMENTS)):
@@ -72,8 +67,7 @@ def earlier_experiments(
 ) -> list[str]:
     """The experiments besides `names` that the folder holds.
 
-    Raises:
-        InnerloopError: if the runners would measure one with other weights, settings or code.
+    Raises InnerloopError if the runners would measure one with other weights, settings or code.
     """
     from innerloop.analysis.run_all import EXPERIMENTS
 

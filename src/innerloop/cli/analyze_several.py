@@ -19,9 +19,8 @@ COMPARED = ("freeze", "similarity", "nil", "weights")
 def experiments(runners: "Sequence[ExperimentRunner]", only: Sequence[str]) -> list[str]:
     """The requested experiments, or else all that every run supports.
 
-    Raises:
-        InnerloopError: for experiments that cannot be shown side by side or that a run does not support, and for runs
-            with different scores.
+    Raises InnerloopError for experiments that cannot be shown side by side or that a run does not support, and for
+    runs with different scores.
     """
     if len({lab.regression for lab in runners}) > 1:
         hint = "analyze regression and classification runs separately"
@@ -46,15 +45,9 @@ def run(
     fresh: Sequence[str],
     as_json: bool,
 ) -> None:
-    """Run the experiments on every run, and write or print all results.
+    """Run the experiments on every run, write all results into `folder` (None: nowhere), and print them.
 
-    Args:
-        runners: the runs.
-        names: the experiments.
-        folder: where to write (None: nowhere).
-        progress_for: progress callbacks.
-        fresh: the experiments to rerun even if their results are cached.
-        as_json: whether to print JSON.
+    Those in `fresh` are rerun even if their results are cached.
     """
     from innerloop.report.measurements import labels_of
 
@@ -79,10 +72,7 @@ def _show(analyses: "dict[str, JsonObject]") -> None:
     from innerloop.report.analysis_page import tasks_in_words
 
     found = summary(analyses)
-    grid = new_table(*found.heads, left=1)
-    for row in found.rows:
-        grid.add_row(*row)
-    console().print(grid)
+    console().print(new_table(*found.heads, left=1, rows=found.rows))
     console().print(
         f"Mean ± 95 % interval; {tasks_in_words(next(iter(analyses.values())))}. Head alone: the body is frozen, as in "
         "ANIL. CKA of the body, and what moves most: of the layer that changes most."

@@ -3,7 +3,7 @@
 import errno
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from tyro.conf import arg
 
 from innerloop.cli.complaints import in_one_sentence
 from innerloop.config.bounds import DEVICES, STEPS, check_bounds
@@ -26,39 +27,42 @@ OWN = "(default: the run's evaluation setting)"
 """How the help describes the default of a setting of the evaluation."""
 
 Runs = Annotated[
-    tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="")
+    tuple[str, ...],
+    tyro.conf.Positional,
+    arg(
+        metavar="RUN [RUN ...]",
+        help="Run folders, weights files, or presets with bundled weights.",
+        help_behavior_hint="",
+    ),
 ]
-"""Several trained initialisations."""
 
-Source = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-"""A trained initialisation."""
+Source = Annotated[
+    str,
+    tyro.conf.Positional,
+    arg(metavar="SOURCE", help="A run's folder, a weights file, or a preset with bundled weights."),
+]
 
-DataFolder = Annotated[str, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: as trained)")]
+DataFolder = Annotated[str, arg(metavar="DIR", help_behavior_hint="(default: as trained)")]
 """Where the training data are, if they have moved."""
 
-Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=OWN)]
+Count = Annotated[int | None, arg(metavar="N", help_behavior_hint=OWN)]
 """A number that defaults to the run's own."""
 
-Steps = Annotated[Count, STEPS]
-"""Inner steps."""
+Steps = Annotated[int | None, STEPS, arg(metavar="N", help="Inner steps.", help_behavior_hint=OWN)]
 
 Devices = Annotated[
-    int | None, DEVICES, tyro.conf.arg(metavar="N", help_behavior_hint="(default: one per core)")
+    int | None,
+    DEVICES,
+    arg(metavar="N", help="CPU devices to split tasks over.", help_behavior_hint="(default: one per core)"),
 ]
-"""CPU devices."""
 
 
 def parse(cls: type[Arguments], argv: Sequence[str], default: object = None, name: str = "") -> Arguments:
     """Parse the arguments of a subcommand; tyro exits with code 0 after `--help`.
 
-    Args:
-        cls: a dataclass named after the subcommand, with the help text as its docstring.
-        argv: the arguments.
-        default: default values of all fields (None: those of `cls`).
-        name: the subcommand's name, if it differs from the class name.
-
-    Raises:
-        InnerloopError: if an argument is missing, unknown or wrong, or a number is out of bounds.
+    `cls` is a dataclass with the help text as its docstring, named after the subcommand unless `name` is given;
+    `default` holds default values of all fields (None: those of `cls`). Raises InnerloopError if an argument is
+    missing, unknown or wrong, or a number is out of bounds.
     """
     prog = f"innerloop {name or cls.__name__.lower()}"
     settings: dict[str, Any] = {} if default is None else {"default": default, "compact_help": True}
@@ -78,14 +82,10 @@ def _option(cls: type, field: str) -> str:
 
 
 def start_jax(devices: int | None = None, *, alone: bool = True) -> None:
-    """Set up JAX before its first use; compiled programs are cached on disk.
+    """Set up JAX with this number of CPU devices (None: one per core); compiled programs are cached on disk.
 
-    Args:
-        devices: CPU devices (None: one per core).
-        alone: whether this is the only process; otherwise JAX starts later, with the others.
-
-    Raises:
-        InnerloopError: if JAX is already running with a different number of devices, or cannot start.
+    To be called before JAX is first used. Unless this process is `alone`, JAX starts later, with the others. Raises
+    InnerloopError if JAX is already running with a different number of devices, or cannot start.
     """
     _keep_compiled()
     if not has_started():
@@ -168,11 +168,13 @@ def console(*, stderr: bool = False) -> Terminal:
     return plain if plain.is_terminal else Terminal(**settings, width=160)
 
 
-def new_table(*headings: str, left: int = 0) -> Table:
-    """An empty table whose first `left` columns hold text and the others numbers."""
+def new_table(*headings: str, left: int = 0, rows: Iterable[Iterable[str]] = ()) -> Table:
+    """A table whose first `left` columns hold text and the others numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, heading in enumerate(headings):
         table.add_column(heading, justify="left" if i < left else "right")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

@@ -21,13 +21,11 @@ class Compare:
     """
 
     runs: Runs
-    """Run folders, weights files, or presets with bundled weights."""
     tasks: Annotated[int, TASKS] = 600
     """Held-out tasks per measurement; all of them if there are fewer (groups of a table)."""
     format: Literal["text", "markdown", "csv", "latex", "json"] = "text"
     """Output format of the table."""
     devices: Devices = None
-    """CPU devices to split tasks over."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -47,10 +45,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.format == "json":
         print_json([asdict(row) for row in found])
     elif arguments.format == "text":
-        table = new_table(*summary.heads(found), left=2)
-        for row in summary.table_of(found):
-            table.add_row(*row)
-        out.print(table)
+        out.print(new_table(*summary.heads(found), left=2, rows=summary.table_of(found)))
         out.print(summary.note(found))
     else:
         for line in summary.FORMATS[arguments.format](found).splitlines():

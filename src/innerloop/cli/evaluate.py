@@ -38,11 +38,9 @@ class Evaluate:
     """
 
     source: Source
-    """A run's folder, a weights file, or a preset with bundled weights."""
     tasks: Annotated[Count, TASKS] = None
     """Held-out tasks; all of them if there are fewer (groups of a table)."""
     steps: Steps = None
-    """Inner steps."""
     shots: Annotated[Count, COUNTS] = None
     """Support examples per class (sinusoids and tables: per task)."""
     queries: Annotated[Count, COUNTS] = None
@@ -62,7 +60,6 @@ class Evaluate:
     data_folder: DataFolder = ""
     """Where the images are (data sets `folder` and `mini_imagenet`), or the table."""
     devices: Devices = None
-    """CPU devices to split tasks over."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
@@ -74,8 +71,10 @@ def run(argv: Sequence[str]) -> int:
     from innerloop.training.trained import load_trained
 
     trained = load_trained(arguments.source, data_folder=arguments.data_folder)
-    if trained.config.reinforcement:
-        _refuse_examples(arguments)
+    for name in ("shots", "queries") if trained.config.reinforcement else ():
+        if (given := getattr(arguments, name)) is not None:
+            wrong = "policies learn from trajectories"
+            raise InnerloopError(f"--{name}", wrong, got=given, hint="leave it out")
     if arguments.rotations is not None and not trained.config.data.rotations:
         hint = "leave it out"
         raise InnerloopError("--rotations", "its classes are not rotated in training either", hint=hint)
@@ -86,16 +85,6 @@ def run(argv: Sequence[str]) -> int:
     else:
         _show(found, trained.config)
     return 0
-
-
-def _refuse_examples(arguments: Evaluate) -> None:
-    """Raise InnerloopError if numbers of examples are given, which do not apply to policies."""
-    for name in ("shots", "queries"):
-        value = getattr(arguments, name)
-        if value is not None:
-            raise InnerloopError(
-                f"--{name}", "policies learn from trajectories", got=value, hint="leave it out"
-            )
 
 
 def _modes(trained: "Trained", arguments: Evaluate) -> list[Normalization]:
@@ -137,23 +126,16 @@ def _show(found: "dict[Normalization, Measurement]", config: Config) -> None:
     """Print the adaptation curve as a table with one column per mode, and the conditions of the measurement."""
     out, first, several = console(), next(iter(found.values())), len(found) > 1
     headings = [f"{m.score}, {mode}" if several else m.score for mode, m in found.items()]
-    table = new_table("updates" if config.reinforcement else "inner steps", *headings)
-    for i, step in enumerate(first.steps):
-        points = ((m.curve.mean[i], m.curve.ci95[i], m.score) for m in found.values())
-        table.add_row(str(step), *(with_interval(*point) for point in points))
+    at = lambda i: (with_interval(m.curve.mean[i], m.curve.ci95[i], m.score) for m in found.values())
+    rows = ((str(step), *at(i)) for i, step in enumerate(first.steps))
     out.print(f"{first.source}: {_title(first)}")
-    out.print(table)
+    out.print(new_table("updates" if config.reinforcement else "inner steps", *headings, rows=rows))
     out.print("; ".join(_conditions(first, list(found), config)) + ".")
     if words := broken(first.broken_trajectories):
         out.print(f"{words}.", style="bold")
     for mode, m in found.items():
-        _print_diverged(m, mode if several else "")
-
-
-def _print_diverged(found: "Measurement", mode: str = "") -> None:
-    """Print the number of tasks with a non-finite loss or return, if any."""
-    if words := diverged(found.diverged_tasks, found.tasks):
-        console().print(f"{mode + ': ' if mode else ''}{words}.", style="bold")
+        if words := diverged(m.diverged_tasks, m.tasks):
+            out.print(f"{mode}: {words}." if several else f"{words}.", style="bold")
 
 
 def _title(found: "Measurement") -> str:

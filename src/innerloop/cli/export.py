@@ -26,7 +26,6 @@ class Export:
     """
 
     source: Source
-    """A run's folder, a weights file, or a preset with bundled weights."""
     support: Annotated[Path, arg(metavar="PATH", help_behavior_hint="(required)")]
     """Your examples: a folder with one subfolder of pictures per class, a table, or a CSV file of points x,y."""
     out: Annotated[Path, arg(metavar="FILE", help_behavior_hint="(required)")]
@@ -37,7 +36,6 @@ class Export:
     ] = None
     """The file's format."""
     steps: Steps = None
-    """Inner steps."""
     normalization: Normalization = "inductive"
     """Batch that provides a new picture's normalisation statistics: the picture with the support set (inductive), the
     support set alone (support), or the batch that the network is called on (transductive)."""

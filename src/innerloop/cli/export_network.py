@@ -23,35 +23,28 @@ from innerloop.tasks.tables.traced import encoded, restored
 def write(
     start: Start, own: UserData, path: Path, format: ExportFormat | None, *, overwrite: bool
 ) -> JsonObject:
-    """Adapt to the user's examples and write the network.
+    """Fit the learner to the user's examples, write the network, and return a plain record of what the file holds.
 
-    Args:
-        start: a trained initialisation; its learner is fitted.
-        own: the user's examples.
-        path: the file to write.
-        format: its format (None: from its name).
-        overwrite: whether to replace an existing file.
-
-    Returns:
-        A plain record of what the file holds.
-
-    Raises:
-        InnerloopError: if the examples do not fit the model, and as `Learner.export`.
+    Without a format it follows from the file's name. Raises InnerloopError if the examples do not fit the model, and
+    as `Learner.export`.
     """
     write_network = partial(export, start.learner, path, format, overwrite=overwrite)
+    columns = None
     if start.config.data.spec.needs_file:
         network, columns = _table(start, own, write_network)
     elif start.learner.classification:
         network = _pictures(start, own, write_network)
-        columns = ([], network.classes)
     else:
         fit_points(start, own, require_queries=False)
         network = write_network()
-        columns = ([], network.classes)
     about = {"source": start.source, "preset": start.config.name, "steps": start.learner.n_steps}
     about |= {"file": str(path), "format": format_of(path, format)}
     about |= {"examples": len(start.learner.support_), "normalization": network.normalization}
-    return about | {"holds_examples": network.holds_examples} | _ends(network, *columns)
+    return (
+        about
+        | {"holds_examples": network.holds_examples}
+        | _ends(network, *(columns or ([], network.classes)))
+    )
 
 
 def _ends(network: Network, inputs: list[str], outputs: list[object] | None) -> JsonObject:

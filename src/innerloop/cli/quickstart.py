@@ -1,6 +1,5 @@
 """`innerloop quickstart`: train, measure and compare the four algorithms on two small problems, in minutes."""
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -106,7 +105,7 @@ def _shortened(config: Config, effort: float) -> Config:
         validate_every=5 * block,
         checkpoint_every=5 * block,
     )
-    return dataclasses.replace(config, outer=outer)
+    return replace(config, outer=outer)
 
 
 def _trained(folder: Path, config: Config, title: str) -> int:

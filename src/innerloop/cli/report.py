@@ -27,7 +27,6 @@ class Report:
     """
 
     runs: Runs
-    """Run folders, weights files, or presets with bundled weights."""
     out: Annotated[
         Path | None, arg(metavar="FILE", help_behavior_hint="(default: report.html in the first run)")
     ] = None
@@ -37,7 +36,6 @@ class Report:
     tasks: Annotated[int, TASKS] = 600
     """Held-out tasks per measurement."""
     devices: Devices = None
-    """CPU devices to split tasks over."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -47,8 +45,14 @@ def run(argv: Sequence[str]) -> int:
         raise InnerloopError("report", "needs a run", hint="give a run's folder")
     from innerloop.training.storage.run_directory import RunFolder
 
-    if any(RunFolder(run).is_fit for run in arguments.runs):
-        return _report_on_fits(arguments)
+    are_fits = any(RunFolder(run).is_fit for run in arguments.runs)
+    place = _report_on_fits(arguments) if are_fits else _report_on_runs(arguments)
+    console().print(f"Report: {place}", style="bold")
+    return 0
+
+
+def _report_on_runs(arguments: Report) -> str:
+    """Measure the runs and write the page on them; return its place in words."""
     start_jax(arguments.devices)
     from innerloop.cli.progress import counting
     from innerloop.report import measurements, run_page
@@ -57,15 +61,13 @@ def run(argv: Sequence[str]) -> int:
 
     loaded = [load_trained(run) for run in arguments.runs]
     inputs = [path for source in arguments.runs for path in inputs_of(source)]
-    draft, out = _destination(arguments, inputs)  # before anything is measured
-    replaced = _in_place_of(out) if arguments.out is None else ""
+    draft, place = _destination(arguments, inputs)  # before anything is measured
     groups = measurements.gather(loaded, arguments.tasks, partial(counting, console()))
     run_page.write(groups, draft, lambda what: console().print(f"drawn: {what}"))
-    console().print(f"Report: {out}{replaced}", style="bold")
-    return 0
+    return place
 
 
-def _report_on_fits(arguments: Report) -> int:
+def _report_on_fits(arguments: Report) -> str:
     """Write the page on runs of `innerloop.fit`: what training logged. Raises InnerloopError for other options."""
     for name, value in (("tasks", arguments.tasks), ("devices", arguments.devices)):
         if value != getattr(Report, name):
@@ -75,34 +77,25 @@ def _report_on_fits(arguments: Report) -> int:
     from innerloop.training.storage.sources import files_of_run
 
     runs = fit_page.load(arguments.runs)
-    draft, out = _destination(arguments, [path for run in arguments.runs for path in files_of_run(run)])
-    replaced = _in_place_of(out) if arguments.out is None else ""
+    draft, place = _destination(arguments, [path for run in arguments.runs for path in files_of_run(run)])
     with draft as path:
         path.write_text(fit_page.page(runs), encoding="utf-8")
-    console().print(f"Report: {out}{replaced}", style="bold")
-    return 0
+    return place
 
 
-def _in_place_of(out: Path) -> str:
-    """Words about the page that is replaced, for example one on several runs; empty if there is none."""
-    return " (in place of an earlier page; keep both with --out)" if out.exists() else ""
+def _destination(arguments: Report, inputs: list[Path]) -> tuple[AbstractContextManager[Path], str]:
+    """A draft of the page, and its place in words: by default `report.html` in the first run's folder, or here.
 
-
-def _destination(arguments: Report, inputs: list[Path]) -> tuple[AbstractContextManager[Path], Path]:
-    """A draft of the page, and its path: by default `report.html` in the first run's folder, or here.
-
-    Args:
-        arguments: the command's arguments.
-        inputs: files that are read, and so must not be replaced.
-
-    Raises:
-        InnerloopError: if the file exists and must not be replaced.
+    Raises InnerloopError if the file exists and must not be replaced, or is one of the `inputs`, which are read.
     """
     overwrite, first = arguments.overwrite, Path(arguments.runs[0])
     if arguments.out is None and first.is_dir():
-        folder = OutputFolder(first, overwrite=overwrite, inputs=inputs)
-        folder.check("report.html")
-        return folder.replacing("report.html"), first / "report.html"
-    out = arguments.out or Path("report.html")
-    place = check_output_path(out, overwrite=overwrite, inputs=inputs, new_folder=True)
-    return new_output(place, overwrite=overwrite), out
+        out, folder = first / "report.html", OutputFolder(first, overwrite=overwrite, inputs=inputs)
+        folder.check(out.name)
+        draft = folder.replacing(out.name)
+    else:
+        out = arguments.out or Path("report.html")
+        path = check_output_path(out, overwrite=overwrite, inputs=inputs, new_folder=True)
+        draft = new_output(path, overwrite=overwrite)
+    replaced = arguments.out is None and out.exists()  # for example a page on several runs
+    return draft, f"{out} (in place of an earlier page; keep both with --out)" if replaced else str(out)
