@@ -40,11 +40,8 @@ def write(
     about = {"source": start.source, "preset": start.config.name, "steps": start.learner.n_steps}
     about |= {"file": str(path), "format": format_of(path, format)}
     about |= {"examples": len(start.learner.support_), "normalization": network.normalization}
-    return (
-        about
-        | {"holds_examples": network.holds_examples}
-        | _ends(network, *(columns or ([], network.classes)))
-    )
+    about |= {"holds_examples": network.holds_examples}
+    return about | _ends(network, *(columns or ([], network.classes)))
 
 
 def _ends(network: Network, inputs: list[str], outputs: list[object] | None) -> JsonObject:

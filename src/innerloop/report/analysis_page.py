@@ -32,7 +32,7 @@ FIGURES: dict[str, tuple[Grid, Callable[..., object]]] = {
 
 
 def write(results: JsonObject, folder: OutputFolder) -> None:
-    """Write the page, tables and figures of `innerloop.analysis.run_all.analyze`.
+    """Write the page, tables and figures of a record of `innerloop.analysis.run_all.analyze`.
 
     Raises InnerloopError if a file cannot be written.
     """
