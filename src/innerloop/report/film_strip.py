@@ -41,7 +41,8 @@ def strip(result: Result) -> Figure:
     from innerloop.training.reinforcement import reinforcement
 
     experiment = reinforcement(result.trained.experiment)
-    environment = getattr(experiment.environment, "environment", experiment.environment)  # without an oracle
+    wrapped: Any = experiment.environment
+    environment = getattr(wrapped, "environment", wrapped)  # without an oracle
     films = _strips(environment, experiment.test_sampler, result.trained.params)
     grid = Grid(len(films), FRAMES, 1.35 * len(films) + 0.3, 1.55 * FRAMES)
     return draw_figure(grid, _film, environment.parts, films)
