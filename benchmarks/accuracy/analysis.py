@@ -102,7 +102,7 @@ def seconds_of(calls: dict[str, Any], repeats: int = 7) -> dict[str, list[float]
 
 def training_call(experiment: SupervisedExperiment, steps: int) -> Any:
     """A call that runs `steps` meta-steps from the initial weights."""
-    loop = experiment.outer_loop(experiment.train_tasks())
+    loop = experiment.outer_loop()
     fresh = lambda: loop.start(experiment.init_params(), experiment.keys().tasks)
     return lambda: jax.block_until_ready(loop.run(fresh(), steps)[0].params)
 

@@ -82,7 +82,7 @@ class Job:
             return 0.0
         made = supervised(build(self.config))
         made = apply_plan(made, memory_plan(made))
-        loop = made.outer_loop(made.train_tasks())
+        loop = made.outer_loop()
         state = loop.start(made.init_params(), made.keys().tasks)
         state, _ = loop.run(state, TIMED)
         begun = time.monotonic()

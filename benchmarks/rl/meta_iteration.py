@@ -48,7 +48,7 @@ class Ours:
         use_cores(threads)
         config = preset(PRESET)
         e = RLExperiment(replace(config, rl=replace(config.rl, fisher_fraction=share)))
-        self.loop, self.wait = e.outer_loop(e.train_tasks()), jax.block_until_ready
+        self.loop, self.wait = e.outer_loop(), jax.block_until_ready
         self.state = self.loop.start(e.init_params(), e.keys().tasks)
 
     def steps(self, count: int) -> dict[str, Any]:

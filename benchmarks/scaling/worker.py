@@ -48,7 +48,7 @@ def measure(name: str) -> dict[str, float]:
     """Seconds and bytes of one meta-step."""
     config, length = workloads()[name]
     experiment = SupervisedExperiment(config, random_splits() if config.data.dataset == "omniglot" else None)
-    loop = experiment.outer_loop(experiment.train_tasks())
+    loop = experiment.outer_loop()
     state = loop.start(experiment.init_params(), experiment.keys().tasks)
     state, info = loop.run(state, length)
     jax.block_until_ready(state)

@@ -318,7 +318,7 @@ def run_with(folder: Path, config: Config) -> RunFolder:
     run = RunFolder(folder)
     run.create(small())
     experiment = build(small())
-    loop = experiment.outer_loop(experiment.train_tasks())
+    loop = experiment.outer_loop()
     state = loop.start(experiment.init_params(), experiment.keys().tasks)
     with checkpoint.opened(run.checkpoints) as checkpoints:
         checkpoint.save(checkpoints, state._replace(step=jnp.asarray(7, jnp.int32)))

@@ -27,9 +27,7 @@ def truncated(draw: random.Random, content: bytes) -> bytes:
 
 def fresh(config: Config) -> MetaState:
     experiment = build(config)
-    return experiment.outer_loop(experiment.train_tasks()).start(
-        experiment.init_params(), experiment.keys().tasks
-    )
+    return experiment.outer_loop().start(experiment.init_params(), experiment.keys().tasks)
 
 
 def restored(folder: Path, like: MetaState) -> tuple[MetaState, list[str]]:

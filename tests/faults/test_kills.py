@@ -60,9 +60,7 @@ def readable(folder: Path) -> list[int]:
     if not (folder / "checkpoints").is_dir():
         return []
     experiment = build(LONG)
-    like = experiment.outer_loop(experiment.train_tasks()).start(
-        experiment.init_params(), experiment.keys().tasks
-    )
+    like = experiment.outer_loop().start(experiment.init_params(), experiment.keys().tasks)
     manager = checkpoint.manager(folder / "checkpoints")
     for step in manager.all_steps():
         assert int(checkpoint.read(manager, step, like).step) == step

@@ -30,7 +30,7 @@ def tiny(name: str = "navigation-maml-trpo", **rl: Any) -> Config:
 
 
 def begin(e: RLExperiment, seed: int = 0) -> meta_state.MetaState:
-    return e.outer_loop(e.environment).start(e.init_params(), jax.random.key(seed))
+    return e.outer_loop().start(e.init_params(), jax.random.key(seed))
 
 
 def flat(state: meta_state.MetaState) -> np.ndarray:
@@ -42,7 +42,7 @@ def trpo() -> tuple[RLExperiment, Any]:
     """An experiment with the curvature of all tasks, and one meta-iteration of it, compiled once."""
     config = tiny(fisher_fraction=1.0, max_kl=0.003)
     e = RLExperiment(replace(config, outer=replace(config.outer, decay="constant")))
-    loop = e.outer_loop(e.environment)
+    loop = e.outer_loop()
     return e, lambda state: loop.run(state, 1)
 
 
@@ -115,7 +115,7 @@ def test_every_algorithm_and_outer_step(config: Config):
     e = RLExperiment(config)
     state = begin(e)
     before = flat(state)
-    state, info = e.outer_loop(e.environment).run(state, 1)
+    state, info = e.outer_loop().run(state, 1)
     now = flat(state)
     assert np.isfinite(now).all()
     assert np.abs(before - now).max() > 0

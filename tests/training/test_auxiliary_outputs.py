@@ -11,7 +11,6 @@ from training_cases import EPISODES
 from innerloop.config.schema import Config, DataConfig
 from innerloop.engine.outer import StepInfo
 from innerloop.nn.losses import accuracy, call
-from innerloop.training.experiment import outer_series
 from innerloop.training.progress_words import in_words
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
@@ -48,11 +47,9 @@ def test_only_numbers_are_logged():
     """By their paths; a picture of every update is what `run` returned, and no number."""
     aux = {"terms": {"data": jnp.array([1.0, 2.0])}, "mask": jnp.ones((2, 3))}
     info = StepInfo(jnp.zeros(2), jnp.zeros((2, 0)), jnp.zeros(2), aux)
-    assert outer_series(info).keys() == {"outer_loss", "grad_norm", "train_terms/data"}
-    assert outer_series(types.SimpleNamespace(**(info._asdict() | {"aux": None}))).keys() == {
-        "outer_loss",
-        "grad_norm",
-    }
+    assert EPISODES.series(info).keys() == {"outer_loss", "grad_norm", "train_terms/data"}
+    without = types.SimpleNamespace(**(info._asdict() | {"aux": None}))
+    assert EPISODES.series(without).keys() == {"outer_loss", "grad_norm"}
 
 
 def test_returns_in_words_are_in_the_order_of_updates():

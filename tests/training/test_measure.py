@@ -19,10 +19,11 @@ from innerloop.rl.environments import Navigation
 from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.training import measure
 from innerloop.training import trained as training_trained
-from innerloop.training.experiment import Keys, held_out_key
+from innerloop.training.experiment import held_out_key
 from innerloop.training.reinforcement import RLExperiment
 from innerloop.training.storage import shipped
 from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.supervised import SupervisedExperiment
 
 
 def test_measuring_classification():
@@ -133,7 +134,8 @@ def test_sets_of_tasks_differ_for_every_seed():
         "navigation": lambda key: goals.sample_task(jax.random.split(key)[0])[0],
     }
     keys = [held_out_key(seed, part) for seed in range(4) for part in ("test", "validation", "train")]
-    keys += [Keys.of(Config(seed=seed)).tasks for seed in range(4)]  # of the training itself
+    training = [SupervisedExperiment(Config(seed=seed)) for seed in range(4)]
+    keys += [experiment.keys().tasks for experiment in training]
     numbers = jnp.arange(500)
     for draw in draws.values():
         one = jax.jit(jax.vmap(lambda i, key, draw=draw: draw(jax.random.fold_in(key, i)), (0, None)))

@@ -56,9 +56,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, config: Config, field: str, value: f
 
 
 def fresh(experiment: Experiment) -> MetaState:
-    return experiment.outer_loop(experiment.train_tasks()).start(
-        experiment.init_params(), experiment.keys().tasks
-    )
+    return experiment.outer_loop().start(experiment.init_params(), experiment.keys().tasks)
 
 
 def found(config: Config, scale: float = 1.0) -> str:
@@ -67,7 +65,7 @@ def found(config: Config, scale: float = 1.0) -> str:
     state = fresh(experiment)
     large = jax.tree.map(lambda x: x * scale, state.params)
     state = state._replace(params=large, step=jnp.asarray(STEP, jnp.int32))
-    loop = experiment.outer_loop(experiment.train_tasks())
+    loop = experiment.outer_loop()
     place = loop.locate(copy_to_host(state), 0, nan_diagnosis.outputs_by_layer)
     return "" if place is None else place.text
 
@@ -104,7 +102,7 @@ def test_nothing_is_found_where_nothing_is_wrong(tiny: Config):
 
 def test_a_failing_diagnosis_hides_nothing(tiny: Config):
     experiment = build(tiny)
-    loop: Any = experiment.outer_loop(experiment.train_tasks())
+    loop: Any = experiment.outer_loop()
     loop.tasks = None
     assert loop.locate(copy_to_host(fresh(experiment)), 0, nan_diagnosis.outputs_by_layer) is None
 

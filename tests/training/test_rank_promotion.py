@@ -74,7 +74,7 @@ def test_meta_iterations_of_policies(name: str):
     small = replace(config.rl, horizon=4, trajectories=4, test_trajectories=4)
     outer = replace(config.outer, meta_batch=2)
     e = RLExperiment(replace(config, rl=small, outer=outer, evaluation=replace(config.evaluation, steps=1)))
-    loop = e.outer_loop(e.environment)
+    loop = e.outer_loop()
     jax.eval_shape(loop.program(1), loop.start(e.init_params(), KEY), None, None)
     jax.eval_shape(lambda params: e.test_sampler.collect(params, *drawn(e)), e.init_params())
 

@@ -84,9 +84,7 @@ def test_divergence_is_named_and_the_last_good_state_kept(tiny: Config, tmp_path
     manager = checkpoint.manager(tmp_path / "run" / "checkpoints")
     assert manager.latest_step() == step - 1 > 0
     experiment = build(wild)
-    like = experiment.outer_loop(experiment.train_tasks()).start(
-        experiment.init_params(), experiment.keys().tasks
-    )
+    like = experiment.outer_loop().start(experiment.init_params(), experiment.keys().tasks)
     kept = checkpoint.restore(manager, like)
     assert kept is not None
     assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(kept.params))

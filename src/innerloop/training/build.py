@@ -54,33 +54,20 @@ def check_algorithm(config: Config) -> None:
             raise InnerloopError(
                 f"inner.{name}", f"{spec.title} does not use it", got=getattr(c, name), hint="leave it out"
             )
-
-
-def check_inner(config: Config) -> None:
-    """Raise InnerloopError for `persistent_adam` with an algorithm that differentiates through it, or with a policy."""
-    fits = config.spec.persistent_moments and not config.reinforcement
-    if config.inner.optimizer == "persistent_adam" and not fits:
-        raise InnerloopError(
-            "inner.optimizer",
-            "`persistent_adam` is for Reptile on examples",
-            got=f"{config.algorithm} on {config.data.dataset}",
-            hint="choose sgd or adam",
-        )
+    if c.optimizer == "persistent_adam" and (config.reinforcement or not spec.persistent_moments):
+        wrong, hint = "`persistent_adam` is for Reptile on examples", "choose sgd or adam"
+        got = f"{config.algorithm} on {config.data.dataset}"
+        raise InnerloopError("inner.optimizer", wrong, got=got, hint=hint)
 
 
 def build(config: Config) -> Experiment:
     """Load the data and check that the parts fit together."""
     check_algorithm(config)
-    check_inner(config)
     if config.reinforcement:
         # Takes half a second to import, so only if needed.
         from innerloop.training.reinforcement import RLExperiment, check_policy
 
         check_policy(config)
-        if config.outer.model_shards > 1:
-            raise InnerloopError(
-                "outer.model_shards", "policies cannot be sharded", got=config.outer.model_shards
-            )
         return RLExperiment(config)
     if config.data.spec.needs_file:
         return TableExperiment(config, table=load_table(config))

@@ -1,12 +1,10 @@
-"""The interface and base class of experiments, shared by supervised and reinforcement learning.
-
-The training loop needs only the parts of a run, a `Trainable`. An `Experiment` is a `Trainable` with a config.
-"""
+"""The base classes of runs: the training loop needs only a `Trainable`, and an `Experiment` is one with a config."""
 
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Self
 
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
@@ -26,15 +24,10 @@ Evaluator = Callable[[Params, PRNGKeyArray], Iterator[Curve]]
 
 
 class Keys(NamedTuple):
-    """The named keys of a run, all split from its seed."""
+    """The named keys of a run, all derived from its seed."""
 
     init: PRNGKeyArray
     tasks: PRNGKeyArray
-
-    @classmethod
-    def of(cls, config: Config) -> "Keys":
-        """The keys of a config's seed."""
-        return cls(*jax.random.split(jax.random.key(config.seed), 2))
 
 
 def held_out_key(seed: int, part: str) -> PRNGKeyArray:
@@ -47,57 +40,62 @@ def held_out_key(seed: int, part: str) -> PRNGKeyArray:
     return key if part == "test" else jax.random.fold_in(key, zlib.crc32(part.encode()))
 
 
-@runtime_checkable
-class Trainable(Protocol):
+class Trainable(ABC):
     """The parts of one run."""
 
-    @property
-    def schedule(self) -> Schedule:
-        """When the run logs, validates, saves and ends."""
-        ...
+    CALLER = nan_diagnosis.COMMAND  # who reports a divergence
 
+    schedule: Schedule
+    """When the run logs, validates, saves and ends."""
+
+    @abstractmethod
     def work(self) -> dict[str, int]:
         """What one meta-step consumes: the number of `tasks`, and anything else to report per second."""
-        ...
 
+    @abstractmethod
     def keys(self) -> Keys:
         """The run's keys."""
-        ...
 
+    @abstractmethod
     def init_params(self) -> Params:
         """The meta-parameters before training."""
-        ...
 
     def for_tasks(self, params: Params) -> Params:
-        """The parameters to evaluate on held-out tasks."""
-        ...
+        """The parameters to evaluate on held-out tasks: these meta-parameters, unless overridden."""
+        return params
 
-    def train_tasks(self) -> Any:
-        """The distribution of training tasks."""
-        ...
-
+    @abstractmethod
     def held_out_tasks(self, part: str = "test") -> Any:
         """The distribution of validation or test tasks."""
-        ...
 
-    def outer_loop(self, tasks: object) -> MeshLoop:
-        """The outer loop on the result of `train_tasks`."""
-        ...
+    @abstractmethod
+    def outer_loop(self) -> MeshLoop:
+        """The outer loop on the training tasks."""
 
+    @abstractmethod
     def evaluator(self, held_out: object, *, tasks: int, last_only: bool = False) -> Evaluator:
         """The compiled evaluation on the result of `held_out_tasks`.
 
         `last_only`: only the scores before the first and after the last inner step are needed.
         """
-        ...
 
     def series(self, info: PyTree) -> dict[str, PyTree]:
-        """The logged values of a dispatch, by name: one for each meta-step."""
-        ...
+        """The logged values of a dispatch, by name: one for each meta-step.
+
+        These are losses, the meta-gradient norm and, as `train_NAME`, scalar auxiliary outputs of the loss.
+        """
+        first = {"inner_loss_first": info.inner_losses[:, 0]} if info.inner_losses.shape[1] else {}
+        aux = by_path(getattr(info, "aux", None))
+        numbers = {f"train_{name}": values for name, values in aux.items() if values.ndim == 1}
+        return {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first, **numbers}
 
     def check(self, info: PyTree, block: Block) -> JsonObject:
-        """The incidents in a block, which are only logged. Raises InnerloopError if the run diverged."""
-        ...
+        """The incidents in a block, which are only logged: none, unless overridden.
+
+        Raises InnerloopError if a loss, gradient or parameter is not finite.
+        """
+        nan_diagnosis.check_finite(info, block, self.CALLER)
+        return {}
 
 
 @dataclass(frozen=True)
@@ -107,15 +105,15 @@ class Experiment(Trainable):
     config: Config
 
     @property
-    def schedule(self) -> Schedule:
+    def schedule(self) -> Schedule:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The config's schedule."""
         return Schedule.from_config(self.config)
 
     def keys(self) -> Keys:
-        """The keys of the config's seed."""
-        return Keys.of(self.config)
+        """The keys that the config's seed is split into."""
+        return Keys(*jax.random.split(jax.random.key(self.config.seed), 2))
 
-    def with_config(self, config: Config) -> "Experiment":
+    def with_config(self, config: Config) -> Self:
         """The same data with other settings."""
         return replace(self, config=config)
 
@@ -126,24 +124,3 @@ class Experiment(Trainable):
     def work(self) -> dict[str, int]:
         """The number of tasks of one meta-step."""
         return {"tasks": self.config.outer.meta_batch}
-
-    def for_tasks(self, params: Params) -> Params:
-        """The meta-parameters, unchanged."""
-        return params
-
-    def series(self, info: PyTree) -> dict[str, PyTree]:
-        """Losses, the meta-gradient norm, and auxiliary outputs of the loss."""
-        return outer_series(info)
-
-    def check(self, info: PyTree, block: Block) -> JsonObject:
-        """No incidents. Raises InnerloopError if a loss, gradient or parameter is not finite."""
-        nan_diagnosis.check_finite(info, block)
-        return {}
-
-
-def outer_series(info: PyTree) -> dict[str, PyTree]:
-    """The `series` of every outer loop; auxiliary outputs of the loss are included as `train_NAME` if scalar."""
-    first = {"inner_loss_first": info.inner_losses[:, 0]} if info.inner_losses.shape[1] else {}
-    aux = getattr(info, "aux", None)
-    numbers = {f"train_{name}": values for name, values in by_path(aux).items() if values.ndim == 1}
-    return {"outer_loss": info.outer_loss, "grad_norm": info.grad_norm, **first, **numbers}

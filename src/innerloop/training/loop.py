@@ -53,7 +53,7 @@ class TrainingLoop:
         self.experiment, self.recorder = experiment, recorder
         self.on_progress, self.guard = on_progress, guard
         self.schedule = experiment.schedule
-        self.loop = experiment.outer_loop(experiment.train_tasks())
+        self.loop = experiment.outer_loop()
         # Here, so that too few classes are reported before training.
         self.held_out = experiment.held_out_tasks("validation")
         # A model too large for one device is first created on the host.

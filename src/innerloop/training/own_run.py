@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import optax
 from jax.sharding import Mesh
-from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.distribution import check_distribution, with_jax_arrays
@@ -18,12 +17,10 @@ from innerloop.engine.mesh_loop import MeshLoop
 from innerloop.engine.outer import GradientLoop, OuterLoop
 from innerloop.engine.scores import score_shapes
 from innerloop.engine.types import Params, TaskDistribution
-from innerloop.io.untrusted import JsonObject
 from innerloop.tasks.iterator_loop import IteratorOuterLoop
 from innerloop.tasks.streaming import StreamedEpisodes, StreamedOuterLoop
 from innerloop.training import nan_diagnosis
-from innerloop.training.experiment import Evaluator, Keys, outer_series
-from innerloop.training.nan_diagnosis import Block
+from innerloop.training.experiment import Evaluator, Keys, Trainable
 from innerloop.training.schedule import Schedule
 
 
@@ -47,8 +44,10 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class OwnRun:
+class OwnRun(Trainable):
     """The parts of a run of `innerloop.fit`; `params` are meta-parameters."""
+
+    CALLER = nan_diagnosis.FIT
 
     loop: GradientLoop
     params: Params
@@ -70,19 +69,11 @@ class OwnRun:
         """The meta-parameters before training."""
         return self.params
 
-    def for_tasks(self, params: Params) -> Params:
-        """The meta-parameters, unchanged."""
-        return params
-
-    def train_tasks(self) -> Any:
-        """The training tasks."""
-        return self.tasks
-
     def held_out_tasks(self, part: str = "validation") -> TaskDistribution | None:
         """The distribution of validation tasks."""
         return self.validation.tasks if self.validation else None
 
-    def outer_loop(self, tasks: object) -> MeshLoop:
+    def outer_loop(self) -> MeshLoop:
         """The outer loop on the training tasks."""
         return self.loop
 
@@ -93,15 +84,6 @@ class OwnRun:
         record = sorted({0, algorithm.inner.steps})
         chunk = self.loop.chunk
         return evaluator(algorithm, given.tasks, given.score, num_tasks=tasks, record=record, chunk=chunk)
-
-    def series(self, info: PyTree) -> dict[str, PyTree]:
-        """Losses, the meta-gradient norm, and auxiliary outputs of the loss."""
-        return outer_series(info)
-
-    def check(self, info: PyTree, block: Block) -> JsonObject:
-        """No incidents. Raises InnerloopError if a loss, gradient or parameter is not finite."""
-        nan_diagnosis.check_finite(info, block, nan_diagnosis.FIT)
-        return {}
 
 
 def loop_over(
@@ -114,8 +96,7 @@ def loop_over(
     mesh: Mesh | None,
 ) -> GradientLoop:
     """The outer loop for tasks of any kind. Raises InnerloopError as the loops do."""
-    if isinstance(tasks, StreamedEpisodes):
-        return StreamedOuterLoop(algorithm, optimizer, tasks, meta_batch=meta_batch, chunk=chunk, mesh=mesh)
     batches = not hasattr(tasks, "sample") and (callable(tasks) or isinstance(tasks, Iterable))
     kind: Any = IteratorOuterLoop if batches else OuterLoop
+    kind = StreamedOuterLoop if isinstance(tasks, StreamedEpisodes) else kind
     return kind(algorithm, optimizer, tasks, meta_batch=meta_batch, chunk=chunk, mesh=mesh)

@@ -65,22 +65,12 @@ class RLExperiment(Experiment):
         )
 
     @property
-    def surrogate(self) -> LossFn:
-        """The loss of the inner loop."""
-        return getattr(surrogates, self.config.rl.surrogate)
-
-    @property
-    def query_loss(self) -> LossFn:
-        """The loss on query trajectories: clipped for PPO, else importance-weighted."""
-        rl = self.config.rl
-        return surrogates.clipped(rl.clip) if rl.outer == "ppo" else surrogates.ratio
-
-    @property
     def base_algorithm(self) -> Algorithm:
         """The configured algorithm, the same code as in supervised learning, before data are collected."""
-        inner = inner_loop(self.config.inner, differentiated=True)
-        losses = {"outer_loss_fn": self.query_loss, "head": self.policy.HEAD}
-        return self.config.spec.make(self.surrogate, inner, **losses)
+        rl, inner = self.config.rl, inner_loop(self.config.inner, differentiated=True)
+        loss: LossFn = getattr(surrogates, rl.surrogate)
+        query = surrogates.clipped(rl.clip) if rl.outer == "ppo" else surrogates.ratio  # importance-weighted
+        return self.config.spec.make(loss, inner, outer_loss_fn=query, head=self.policy.HEAD)
 
     @property
     def sampler(self) -> MetaSampler:
@@ -144,15 +134,11 @@ class RLExperiment(Experiment):
             return optax.identity()
         return optax.scale_by_schedule(decay_schedule(c.decay, 1.0, c.meta_steps))
 
-    def train_tasks(self) -> Environment:
-        """The environment that training tasks are drawn from."""
-        return self.environment
-
     def held_out_tasks(self, part: str = "test") -> Environment:
-        """The same family: held-out tasks differ only by their keys."""
+        """The environment of training: held-out tasks differ only by their keys."""
         return self.environment
 
-    def outer_loop(self, tasks: object) -> MeshLoop:
+    def outer_loop(self) -> MeshLoop:
         """Meta-iterations on the environment."""
         batch = self.config.outer.meta_batch
         return MetaIterations(self.sampler, self.outer_step, meta_batch=batch, chunk=self.chunk)
@@ -191,8 +177,10 @@ def reinforcement(experiment: Experiment) -> RLExperiment:
 
 
 def check_policy(config: Config) -> None:
-    """Raise InnerloopError for model settings that policies do not support."""
+    """Raise InnerloopError for settings that policies do not support."""
     model = config.model
     if model.kind != "mlp" or model.normalize or model.context or model.scale is not None:
         hint = "leave `model.kind`, `model.normalize`, `model.context` and `model.scale` as they are"
         raise InnerloopError("model.kind", "a policy must be a plain MLP", got=model.kind, hint=hint)
+    if (shards := config.outer.model_shards) > 1:
+        raise InnerloopError("outer.model_shards", "policies cannot be sharded", got=shards)

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array
 
 from innerloop.config.data_settings import SORT
-from innerloop.config.schema import Config, Normalization
+from innerloop.config.schema import Normalization
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import Score, evaluator, steps_to_record
 from innerloop.engine.loss import Loss
@@ -50,10 +50,6 @@ class SupervisedExperiment(Experiment):
         """Whether tasks are episodes of classes."""
         return self.config.data.spec.kind == "images"
 
-    def with_config(self, config: Config) -> "SupervisedExperiment":
-        """The same data with other settings."""
-        return replace(self, config=config)
-
     def data_hashes(self) -> dict[str, str]:
         """SHA-256 of each set of classes; none for sinusoids."""
         return fingerprint.data_hashes(self.splits)
@@ -86,18 +82,14 @@ class SupervisedExperiment(Experiment):
     def train_tasks(self) -> TaskDistribution:
         """The distribution that training draws from."""
         data = self.config.data
-        plain = self.plain_tasks()
-        return Augmented(plain, data.flip, data.crop, data.rotate) if data.augmented else plain
-
-    def plain_tasks(self) -> TaskDistribution:
-        """The training tasks without augmentation."""
-        data = self.config.data
         shots = data.training_shots
         if self.splits is None:
-            return Sinusoid(shots, data.queries, data.protocol, data.oracle)
-        if self.pretrains:
-            return SupervisedBatches(self.classes_of("train"), data.ways * (shots + data.queries))
-        return Episodes(self.classes_of("train"), data.ways, shots, self.training_queries)
+            plain = Sinusoid(shots, data.queries, data.protocol, data.oracle)
+        elif self.pretrains:
+            plain = SupervisedBatches(self.classes_of("train"), data.ways * (shots + data.queries))
+        else:
+            plain = Episodes(self.classes_of("train"), data.ways, shots, self.training_queries)
+        return Augmented(plain, data.flip, data.crop, data.rotate) if data.augmented else plain
 
     @property
     def training_queries(self) -> int:
@@ -214,12 +206,12 @@ class SupervisedExperiment(Experiment):
         """The outer optimiser."""
         return outer_optimizer(self.config.outer)
 
-    def outer_loop(self, tasks: Any) -> MeshLoop:
+    def outer_loop(self) -> MeshLoop:
         """The outer loop on the result of `train_tasks`."""
-        c = self.config.outer
+        algorithm, tasks, c = self.logged_algorithm, self.train_tasks(), self.config.outer
         mesh = task_mesh(c.meta_batch, model_shards=c.model_shards)
         return OuterLoop(
-            self.logged_algorithm, self.optimizer, tasks, meta_batch=c.meta_batch, chunk=self.chunk, mesh=mesh
+            algorithm, self.optimizer, tasks, meta_batch=c.meta_batch, chunk=self.chunk, mesh=mesh
         )
 
     def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:
