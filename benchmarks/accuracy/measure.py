@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.provenance import commit
+from innerloop.config.presets.registry import preset
 from innerloop.io.files import write_text
 from innerloop.parallel.cpu_devices import use_cores
+from innerloop.training.build import build
 from innerloop.training.measure import measure
 from innerloop.training.storage import shipped, weights
 from innerloop.training.storage.run_directory import RunFolder, environment
-from innerloop.training.trained import Trained, load_trained, untrained
+from innerloop.training.trained import Trained, load_trained
 
 FOLDER = Path(__file__).parents[1] / "results"
 MODES = ("transductive", "inductive", "support")
@@ -83,10 +85,15 @@ def subjects(modes: Sequence[str] = MODES) -> dict[str, Measurements]:
         if name.startswith(("navigation", "half-cheetah", "ant-")):
             continue  # benchmarks.accuracy.rl_returns measures policies, with several seeds each
         found[name] = partial(of_model, name, modes)
-    found["omniglot-5way-1shot-untrained"] = lambda count: tuned(
-        untrained("omniglot-5way-1shot-joint"), count, modes
-    )
+    found["omniglot-5way-1shot-untrained"] = lambda count: tuned(untrained(), count, modes)
     return found
+
+
+def untrained() -> Trained:
+    """The network before pre-training: the baseline that is fine-tuned from random weights."""
+    experiment = build(preset("omniglot-5way-1shot-joint"))
+    params = experiment.for_tasks(experiment.init_params())
+    return Trained(params, experiment, "random weights", {"meta_steps": 0})
 
 
 def training_of(source: str) -> tuple[str, dict[str, Any]]:

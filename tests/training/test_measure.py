@@ -180,16 +180,6 @@ def test_what_has_no_weights(tiny: Config, finished: Path, tmp_path: Path, monke
         training_trained.load_trained(tmp_path)
 
 
-def test_the_untrained_baseline():
-    """A preset's weights before training, by seed."""
-    one, other = (
-        training_trained.untrained("sinusoid-maml"),
-        training_trained.untrained("sinusoid-maml", seed=1),
-    )
-    assert (one.source, one.facts) == ("random weights", {"meta_steps": 0})
-    assert not np.array_equal(one.params.head.weight, other.params.head.weight)
-
-
 def test_another_image_folder(finished: Path):
     """Only for data that are read from a folder or file, and only one that exists."""
     moved = lambda to, **data: training_trained.with_data(Config(data=DataConfig(**data)), str(to)).data

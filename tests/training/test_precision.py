@@ -14,7 +14,7 @@ from innerloop.errors import InnerloopError
 from innerloop.parallel import precision
 from innerloop.training.measure import measure
 from innerloop.training.train import train
-from innerloop.training.trained import untrained
+from innerloop.training.trained import load_trained
 
 
 def asked_for() -> str | None:
@@ -44,6 +44,6 @@ def test_a_cpu_has_one_alone(tmp_path: Path):
     with pytest.raises(InnerloopError, match=r"precision: a CPU only multiplies in float32, got tf32"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    trained = untrained("sinusoid-maml")
+    trained = load_trained("sinusoid-maml")
     trained = replace(trained, experiment=trained.experiment.with_config(config))
     assert measure(trained, tasks=2).to_json()["precision"] == "float32"

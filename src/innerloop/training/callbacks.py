@@ -72,9 +72,3 @@ def _end(callback: Callback, error: BaseException | None) -> Literal[False]:
         )
         warnings.warn(message, stacklevel=2)
     return False
-
-
-def notify_block(callbacks: Sequence[Callback], progress: Progress) -> bool:
-    """Call `on_block` of every callback; whether one of them ends the run."""
-    asked = [callback.on_block(progress) for callback in callbacks]
-    return any(asked)

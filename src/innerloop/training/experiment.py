@@ -4,7 +4,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
@@ -113,7 +113,7 @@ class Experiment(Trainable):
         """The keys that the config's seed is split into."""
         return Keys(*jax.random.split(jax.random.key(self.config.seed), 2))
 
-    def with_config(self, config: Config) -> Self:
+    def with_config(self, config: Config) -> "Experiment":
         """The same data with other settings."""
         return replace(self, config=config)
 

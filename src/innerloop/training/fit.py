@@ -3,6 +3,7 @@
 It works like `innerloop.train`, with the same loop, checkpoints and records, but needs no config.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,19 +13,20 @@ from typing import Any
 import optax
 from jax.sharding import Mesh
 
+from innerloop.config.bounds import SEED
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import Score
 from innerloop.engine.meta_state import MetaState
 from innerloop.engine.types import Params, TaskDistribution
-from innerloop.errors import InnerloopError, check_flag
+from innerloop.errors import InnerloopError, check_count, check_flag
 from innerloop.io.digests import sha256
-from innerloop.io.untrusted import JsonObject
+from innerloop.io.untrusted import JsonObject, read_text
 from innerloop.tasks.iterator_loop import IteratorOuterLoop
 from innerloop.tasks.streaming import StreamedOuterLoop
 from innerloop.training import fit_settings
 from innerloop.training.best_validation import BestRule, Mode, best_rule
-from innerloop.training.callbacks import Callback, callbacks_running, check_callbacks, notify_block
-from innerloop.training.fit_arguments import check_one_process, check_parameters, checked_seed, count
+from innerloop.training.callbacks import Callback, callbacks_running, check_callbacks
+from innerloop.training.fit_arguments import check_one_process, check_parameters, count
 from innerloop.training.fit_recorder import FitRecorder
 from innerloop.training.loop import TrainingLoop
 from innerloop.training.out_of_memory import explain_oom
@@ -146,7 +148,8 @@ def fit(
         0 if validation is None else every,
         count("validation_tasks", validation_tasks, 2),
     )
-    seed, meta_batch = checked_seed(seed), count("meta_batch", meta_batch)
+    seed = check_count("fit", "seed", seed, int(SEED.low), int(SEED.high))
+    meta_batch = count("meta_batch", meta_batch)
     patience = None if patience is None else count("patience", patience)
     chunk = None if chunk is None else count("chunk", chunk)
     loop = loop_over(tasks, algorithm, optimizer, meta_batch=meta_batch, chunk=chunk, mesh=mesh)
@@ -175,10 +178,11 @@ def _run(
     ):
         if isinstance(run.loop, StreamedOuterLoop):
             ends.enter_context(run.loop)  # its thread ends with the run
-        identity = sha256([folder.description().encode()])
+        identity = sha256([read_text(folder.path / fit_settings.NAME, follow=False).encode()])
         checkpoints = ends.enter_context(checkpoint.opened(folder.make("checkpoints"), identity))
         recorder = FitRecorder(folder, checkpoints, rule)
-        loop = TrainingLoop(run, recorder, lambda progress: notify_block(callbacks, progress), guard)
+        tell_all = lambda progress: [callback.on_block(progress) for callback in callbacks]
+        loop = TrainingLoop(run, recorder, lambda progress: any(tell_all(progress)), guard)
         ends.enter_context(callbacks_running(callbacks, folder.path, settings, int(loop.state.step)))
         state = loop.run_to_end()
     best = load_params(folder.path, run.params, "best") if recorder.best.step is not None else state.params
@@ -197,7 +201,7 @@ def _begun(run: OwnRun, folder: RunFolder, settings: JsonObject, resume: bool) -
             folder.check_length(run.schedule.meta_steps, "meta_steps")
             fit_settings.check_same(folder, settings)
         else:
-            folder.begin(fit_settings.NAME, fit_settings.text_of(settings))
+            folder.begin(fit_settings.NAME, json.dumps(settings, indent=2) + "\n")
         yield
 
 

@@ -3,42 +3,29 @@
 import jax
 import numpy as np
 
-from innerloop.config.bounds import SEED
+from innerloop.config.bounds import INT32_MAX
 from innerloop.engine.pytree import by_path, check_trainable, paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError, check_count
 from innerloop.parallel import multi_process
 
-COUNTED = 2**31 - 1
-"""The largest count: meta-steps are counted in int32."""
-
 
 def count(name: str, number: object, minimum: int = 1) -> int:
     """The argument `name` as an integer. Raises InnerloopError unless it is a whole number of at least `minimum`."""
-    return check_count("fit", name, number, minimum, COUNTED)
-
-
-def checked_seed(number: object) -> int:
-    """A seed that `jax.random.key` accepts. Raises InnerloopError otherwise."""
-    return check_count("fit", "seed", number, int(SEED.low), int(SEED.high))
+    return check_count("fit", name, number, minimum, INT32_MAX)
 
 
 def check_parameters(params: Params) -> None:
     """Raise InnerloopError unless these are float arrays without NaN and with unique paths."""
     check_trainable(params, "fit")
-    _check_no_nan(params)
+    for path, leaf in by_path(params).items():
+        if np.isnan(np.asarray(leaf)).any():  # here, so that no loss or task is blamed for it
+            wrong = f"parameter `{path}` holds NaN" if path else "the parameter array holds NaN"
+            raise InnerloopError("fit", wrong, hint="give parameters without NaN")
     names = paths(params)
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise InnerloopError("fit", "two parameters share a path", got=twice[0], hint="rename one of them")
-
-
-def _check_no_nan(params: Params) -> None:
-    """Raise InnerloopError if a parameter holds NaN, so that no loss or task is blamed for it."""
-    for path, leaf in by_path(params).items():
-        if np.isnan(np.asarray(leaf)).any():
-            wrong = f"parameter `{path}` holds NaN" if path else "the parameter array holds NaN"
-            raise InnerloopError("fit", wrong, hint="give parameters without NaN")
 
 
 def check_one_process() -> None:

@@ -1,14 +1,11 @@
 """The recorder of a run of `innerloop.fit`: as for every run, and the weights of the best validation."""
 
 import os
-from contextlib import suppress
 
 from innerloop.engine.meta_state import MetaState
 from innerloop.engine.types import Params
-from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.training.best_validation import Best, BestRule
-from innerloop.training.block_log import BlockLog
 from innerloop.training.recorder import Fresh, RunRecorder
 from innerloop.training.storage import checkpoint, own_weights
 from innerloop.training.storage.run_directory import RunFolder
@@ -17,6 +14,8 @@ from innerloop.training.warm_start import WarmStart
 
 class FitRecorder(RunRecorder):
     """A recorder that keeps the best weights, and ends the run when they have stopped improving."""
+
+    saves_on_failure = True
 
     def __init__(self, run: RunFolder, checkpoints: checkpoint.Manager, rule: BestRule | None):
         super().__init__(run, own_weights.save, checkpoints, WarmStart(""))
@@ -31,20 +30,10 @@ class FitRecorder(RunRecorder):
         state = super().first_state(params, fresh)
         if self.rule is not None:
             found = self.rule.best_of(self.run.metrics())
-            self.best = found if self.best_written() == found.step else Best()
+            path = self.run.best
+            written = own_weights.facts(path).get("meta_steps") if os.path.lexists(path) else None
+            self.best = found if written == found.step else Best()
         return state
-
-    def best_written(self) -> int | None:
-        """The meta-step of the best weights in the folder."""
-        path = self.run.best
-        return own_weights.facts(path).get("meta_steps") if os.path.lexists(path) else None
-
-    def dispatch_failed(self, before: MetaState, log: BlockLog) -> None:
-        """Keep the last good state, unless nothing was trained."""
-        if int(before.step) > 0:
-            with suppress(InnerloopError):
-                self.save(before, log)
-                self.wait()
 
     def log(self, state: MetaState, metrics: dict[str, float], incidents: JsonObject) -> None:
         """As for every run; also write the weights if they are the best so far."""

@@ -3,8 +3,6 @@
 The length of the run, the checkpoint interval and the patience are not among them and may change.
 """
 
-import json
-
 from jax.sharding import Mesh
 
 from innerloop.engine.algorithm import described
@@ -61,11 +59,6 @@ def settings_of(
         settings |= {"monitor": rule.monitor, "mode": rule.mode}
     arrays = {"parameters": kinds(state.params), "optimizer": kinds(state.opt_state)}
     return settings | arrays | {"programs": programs_of(run, state)}
-
-
-def text_of(settings: JsonObject) -> str:
-    """The text of `fit.json`."""
-    return json.dumps(settings, indent=2) + "\n"
 
 
 def check_same(run: RunFolder, now: JsonObject) -> None:

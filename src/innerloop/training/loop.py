@@ -96,8 +96,7 @@ class TrainingLoop:
 
     def stopped(self, number: int, state: MetaState, log: BlockLog) -> Stopped:
         """Save this state; the exception that says so."""
-        self.recorder.save(state, log)
-        self.recorder.wait()
+        self.recorder.save(state, log, wait=True)
         return Stopped(number, int(state.step), self.recorder.folder)
 
     def asked_to_stop(self) -> int:
@@ -110,7 +109,8 @@ class TrainingLoop:
         while step < end:
             length = self.pace.next(end - step)
             self.before, self.log_before = copy_to_host(self.state), self.log
-            with self.reporting_failure(), self.guard.computing():
+            worth_it = self.recorder.saves_on_failure and int(self.before.step) > 0
+            with self.saved_first(self.before, self.log_before, worth_it), self.guard.computing():
                 series, incidents = self.dispatch(step, length)
                 scores = self.validate_if_due(step + length, end)
             step += length
@@ -128,41 +128,26 @@ class TrainingLoop:
 
     def dispatch(self, step: int, length: int) -> tuple[dict[str, PyTree], JsonObject]:
         """Run the next `length` meta-steps; returns the values of each, and the incidents."""
-        begun = time.monotonic()
+        begun, before, max_steps = time.monotonic(), self.before, self.schedule.max_dispatch
         # With `max_steps`, one program is compiled for the whole run.
-        self.state, info = self.loop.run(
-            self.state, length, on_nonfinite="ignore", max_steps=self.schedule.max_dispatch
-        )
-        incidents = self.check(info, step + length)
+        self.state, info = self.loop.run(self.state, length, on_nonfinite="ignore", max_steps=max_steps)
+        locate = lambda good: self.loop.locate(before, good, outputs_by_layer, max_steps)
+        block = Block(step + length, self.recorder.folder, self.state.params, locate)
+        incidents = self.experiment.check(info, block)
         series = {name: np.asarray(x, np.float64) for name, x in self.experiment.series(info).items()}
         self.pace.record(length, time.monotonic() - begun)
         return series, incidents
 
     @contextmanager
-    def saved_first(self, state: MetaState, log: BlockLog) -> Iterator[None]:
-        """If an error is raised, save this state first, if possible."""
+    def saved_first(self, state: MetaState, log: BlockLog, worth_it: bool = True) -> Iterator[None]:
+        """If an error is raised, save this state first, if that is worth it and possible."""
         try:
             yield
         except (Exception, SystemExit):
-            with suppress(InnerloopError):
-                self.recorder.save(state, log)
-                self.recorder.wait()
+            if worth_it:
+                with suppress(InnerloopError):
+                    self.recorder.save(state, log, wait=True)
             raise
-
-    @contextmanager
-    def reporting_failure(self) -> Iterator[None]:
-        """Report an error within a dispatch to the recorder, with the state before it."""
-        try:
-            yield
-        except Exception:
-            self.recorder.dispatch_failed(self.before, self.log_before)
-            raise
-
-    def check(self, info: object, step: int) -> JsonObject:
-        """The incidents of the dispatch up to `step`. Raises InnerloopError if the run diverged."""
-        max_steps = self.schedule.max_dispatch
-        locate = lambda good: self.loop.locate(self.before, good, outputs_by_layer, max_steps)
-        return self.experiment.check(info, Block(step, self.recorder.folder, self.state.params, locate))
 
     def validate_if_due(self, step: int, end: int) -> dict[str, float]:
         """The validation scores if they are due at the end of a block, else none."""

@@ -29,6 +29,9 @@ SaveWeights = Callable[[Path, Params, JsonObject], None]
 class Recorder:
     """Records nothing, in a process that only computes its share of a run; subclasses record."""
 
+    saves_on_failure = False
+    """Whether the last good state is saved if a dispatch fails, unless nothing was trained."""
+
     def __init__(self, folder: Path):
         self.folder = folder
 
@@ -54,14 +57,8 @@ class Recorder:
         """The log of the `steps` meta-steps of the block in which the run last stopped, at `step`."""
         return EMPTY
 
-    def save(self, state: MetaState, log: BlockLog) -> None:
-        """Write a checkpoint; in the middle of a block, with the block's log so far."""
-
-    def wait(self) -> None:
-        """Wait until the last checkpoint is complete."""
-
-    def dispatch_failed(self, before: MetaState, log: BlockLog) -> None:
-        """Called when the meta-steps from this state on raised an error."""
+    def save(self, state: MetaState, log: BlockLog, *, wait: bool = False) -> None:
+        """Write a checkpoint; in the middle of a block, with the block's log so far. `wait`: until it is complete."""
 
     def ended(self) -> bool:
         """Whether the run should end early."""
@@ -118,20 +115,18 @@ class RunRecorder(Recorder):
         """The folder's log of the current block."""
         return of_record(self.run.block_record(), step, steps) if steps else EMPTY
 
-    def save(self, state: MetaState, log: BlockLog) -> None:
+    def save(self, state: MetaState, log: BlockLog, *, wait: bool = False) -> None:
         """Write a checkpoint, and the training time so far."""
         if log.series:
             self.run.write("block.json", as_json(log.to_json(int(state.step))) + "\n")
         checkpoint.save(self.checkpoints, jax.tree.map(local_copy, state))
         self.run.write_seconds(self.earlier + time.monotonic() - self.begun)
-
-    def wait(self) -> None:
-        """Wait until the last checkpoint is complete."""
-        checkpoint.finish(self.checkpoints)
+        if wait:
+            checkpoint.finish(self.checkpoints)
 
     def finish(self, state: MetaState) -> None:
         """Write the final weights, once the last checkpoint is complete."""
-        self.wait()
+        checkpoint.finish(self.checkpoints)
         facts = {"seconds": self.run.seconds(), "environment": environment()}
         self.write_weights(self.run.weights.name, state, facts)
 

@@ -70,7 +70,9 @@ def train(
     """
     run, writes, fit = RunFolder(folder), multi_process.is_primary(), None
     with graceful_shutdown() as guard, multi_process.detect_lost_process(), ExitStack() as chosen:
-        _check_kind(config)
+        if not isinstance(config, Config | None):
+            hint = "pass innerloop.preset(NAME), for example"
+            raise InnerloopError("train", "`config` must be a config", got=repr(config), hint=hint)
         config = settings(resumed_config(run, config) if resume and writes else config)
         if resume and writes:
             check_kept(config, run.checkpoints)
@@ -112,18 +114,13 @@ def train(
                 return TrainingLoop(experiment, recorder, on_progress, guard).run_to_end()
 
 
-def _check_kind(config: object) -> None:
-    """Raise InnerloopError for anything but a config or None."""
-    if not isinstance(config, Config | None):
-        hint = "pass innerloop.preset(NAME), for example"
-        raise InnerloopError("train", "`config` must be a config", got=repr(config), hint=hint)
-
-
 def settings(config: Config | None) -> Config:
     """The first process's config, in every process. Raises InnerloopError if it has none, or if another one differs."""
     if config is None and multi_process.is_primary():
         raise InnerloopError("train", "needs a config", hint="pass a preset's config, or resume a run")
-    check_own(config)
+    digest = b"" if config is None else sha256([to_json(config).encode()])
+    first = multi_process.from_first(digest)  # a statement apart: all processes must call it
+    multi_process.check_same(digest or first, "settings")
     if config is not None:
         # The round trip checks it as a reader would: no NaN.
         config = warm_start.absolute(from_json(to_json(config), "config"))
@@ -131,10 +128,3 @@ def settings(config: Config | None) -> Config:
         return config
     own = b"" if config is None else to_json(config).encode()
     return from_json(multi_process.from_first(own).decode())
-
-
-def check_own(config: Config | None) -> None:
-    """Raise InnerloopError in all processes if one has a config that differs from the first's; None is allowed."""
-    own = b"" if config is None else sha256([to_json(config).encode()])
-    first = multi_process.from_first(own)
-    multi_process.check_same(own or first, "settings")

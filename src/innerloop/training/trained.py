@@ -7,7 +7,6 @@ from pathlib import Path
 import jax
 
 from innerloop.config.data_settings import check_exists, check_places
-from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
@@ -75,11 +74,6 @@ def with_data(config: Config, place: str) -> Config:
     kind = "file" if spec.needs_file else "folder"
     check_exists("data_folder", place, kind)
     return replace(config, data=replace(config.data, **{kind: place}))
-
-
-def untrained(name: str, *, seed: int = 0) -> Trained:
-    """A preset's model before training: the baseline that is fine-tuned from random weights."""
-    return _before_training(build(replace(preset(name), seed=seed)), "random weights")
 
 
 def untrained_of(trained: Trained) -> Trained:

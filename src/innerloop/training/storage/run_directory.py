@@ -196,10 +196,6 @@ class RunFolder(OwnFolder):
             raise InnerloopError(str(self.path), "is not a run (it has no config.json)", hint=hint)
         return from_json(read_text(path, follow=False), str(path))
 
-    def description(self) -> str:
-        """The content of `config.json` or `fit.json`."""
-        return read_text(self.path / ("fit.json" if self.is_fit else "config.json"), follow=False)
-
     def known(self) -> JsonObject:
         """The recorded `environment` of the run; empty if the file is missing."""
         path = self.path / "environment.json"
