@@ -8,13 +8,12 @@ from innerloop.cli.common import console, parse, start_jax
 from innerloop.cli.train_arguments import Basics, Train, parse_with_preset, with_settings
 from innerloop.cli.train_plan import plan
 from innerloop.config.presets.registry import all_presets
-from innerloop.config.schema import (
-    Config,
-)
+from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.io.text import counted
 from innerloop.training.signals import Stopped
+from innerloop.training.storage.run_directory import RunFolder
 
 
 def run(argv: Sequence[str]) -> int:
@@ -30,18 +29,18 @@ def run(argv: Sequence[str]) -> int:
             raise InnerloopError("--seeds", "needs a single process", got=arguments.seeds, hint="give --seed")
         return _run_distributed(argv, arguments)
     if arguments.seeds is not None:
-        given = any(word == "--seed" or word.startswith("--seed=") for word in argv)
-        return _run_seeds(arguments, argv, arguments.seeds, given)
+        return _run_seeds(arguments, argv, arguments.seeds)
     folder, config = plan(arguments, argv)
     start_jax(arguments.devices)
     return train_into(folder, config, resume=arguments.resume is not None)
 
 
-def _run_seeds(arguments: Train, argv: Sequence[str], seeds: str, seed_given: bool) -> int:
+def _run_seeds(arguments: Train, argv: Sequence[str], seeds: str) -> int:
     """Train once per seed."""
     from innerloop.cli.seeds import seeds_of, unfinished
 
     several = seeds_of(seeds)
+    seed_given = any(word == "--seed" or word.startswith("--seed=") for word in argv)
     if arguments.resume is not None or seed_given:
         hint = "leave out --resume and --seed"
         raise InnerloopError("--seeds", "already determines the runs", got=seeds, hint=hint)
@@ -120,7 +119,6 @@ def train_into(folder: Path, config: Config | None, *, resume: bool = False, sev
     from innerloop.cli.progress import train_until_stopped
     from innerloop.training.memory_plan import MemoryPlan
     from innerloop.training.storage import checkpoint
-    from innerloop.training.storage.run_directory import RunFolder
     from innerloop.training.train import train
 
     out, resume = console(), resume or config is None
@@ -185,7 +183,6 @@ def _start_in_words(config: Config) -> str:
 def _print_summary(folder: Path, finished: bool) -> None:
     """Print where the results are, the last validation score, and what to do next."""
     from innerloop.training.progress_words import in_words
-    from innerloop.training.storage.run_directory import RunFolder
 
     run_folder, out = RunFolder(folder), console()
     metrics = run_folder.metrics()

@@ -7,17 +7,15 @@ from pathlib import Path
 from innerloop.cli.train_arguments import Train, arguments_of, with_settings
 from innerloop.config.data_settings import check_places, check_read
 from innerloop.config.presets.registry import preset
-from innerloop.config.schema import (
-    Config,
-)
+from innerloop.config.schema import Config
+from innerloop.config.serialization import flattened
 from innerloop.errors import InnerloopError
 from innerloop.io.files import check_output_folder
+from innerloop.training.storage.run_directory import RunFolder
 
 
 def plan(arguments: Train, argv: Sequence[str]) -> tuple[Path, Config]:
     """The folder of a run and its config. Raises InnerloopError for conflicting arguments."""
-    from innerloop.training.storage.run_directory import RunFolder
-
     if arguments.resume is not None:
         return arguments.resume, _resumed(arguments.resume, arguments, argv)
     if arguments.preset is None:
@@ -55,7 +53,6 @@ def _resumed(folder: Path, arguments: Train, argv: Sequence[str]) -> Config:
     Raises InnerloopError if `--resume` is given with another preset or setting than the run's, or with `--folder`.
     """
     from innerloop.training.run_length import resumed_config
-    from innerloop.training.storage.run_directory import RunFolder
     from innerloop.training.warm_start import absolute
 
     if not folder.is_dir():
@@ -67,8 +64,8 @@ def _resumed(folder: Path, arguments: Train, argv: Sequence[str]) -> Config:
         wrong = f"the run in {folder} is of preset {config.name}"
         raise InnerloopError("--resume", wrong, got=repr(arguments.preset), hint="leave out the preset")
     wanted = absolute(with_settings(config, arguments_of(argv, config)))
-    given = _flat(wanted)
-    for name, value in _flat(config).items():
+    given = flattened(dataclasses.asdict(wanted))
+    for name, value in flattened(dataclasses.asdict(config)).items():
         if given[name] != value and name != "outer.meta_steps":
             wrong, hint = (
                 f"the resumed run keeps its own setting, {value!r}",
@@ -77,13 +74,3 @@ def _resumed(folder: Path, arguments: Train, argv: Sequence[str]) -> Config:
             raise InnerloopError("--" + name.replace("_", "-"), wrong, got=repr(given[name]), hint=hint)
     check_places(config.data)
     return resumed_config(RunFolder(folder), wanted)
-
-
-def _flat(config: Config) -> dict[str, object]:
-    """All settings of a config by name, such as `outer.meta_steps`."""
-    sections = dataclasses.asdict(config)
-    return {
-        f"{name}.{inner}" if inner else name: value
-        for name, section in sections.items()
-        for inner, value in (section.items() if isinstance(section, dict) else [("", section)])
-    }

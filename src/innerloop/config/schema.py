@@ -117,30 +117,15 @@ class DataConfig(Section):
         return bool(self.flip or self.crop or self.rotate)
 
     @property
-    def x_columns(self) -> tuple[str, ...]:
-        """The input columns of a table; empty: all others."""
-        return _listed(self.x)
-
-    @property
-    def y_columns(self) -> tuple[str, ...]:
-        """The columns of a table to predict."""
-        return _listed(self.y)
-
-    @property
-    def category_columns(self) -> tuple[str, ...]:
-        """The numeric columns of a table that are treated as categories."""
-        return _listed(self.categories)
-
-    @property
     def columns(self) -> dict[str, tuple[str, ...]]:
         """The columns of a table by the setting that names them."""
-        task = (self.task,) if self.task else ()
-        return {"task": task, "x": self.x_columns, "y": self.y_columns, "categories": self.category_columns}
+        listed = {name: _listed(getattr(self, name)) for name in ("x", "y", "categories")}
+        return {"task": (self.task,) if self.task else ()} | listed
 
     @property
     def outputs(self) -> int:
         """The number of outputs of a model for these tasks."""
-        return self.ways if self.spec.kind == "images" else max(1, len(self.y_columns))
+        return self.ways if self.spec.kind == "images" else max(1, len(self.columns["y"]))
 
     @property
     def spec(self) -> DatasetSpec:

@@ -1,4 +1,4 @@
-"""Configs as JSON text; reading is strict, since the text may be untrusted."""
+"""Configs as JSON text or with dotted names; reading is strict, since the text may be untrusted."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-from innerloop.io.untrusted import is_number, parse_json
+from innerloop.io.untrusted import JsonObject, is_number, parse_json
 
 WORDS = {
     int: "a whole number",
@@ -38,6 +38,17 @@ def from_json(text: str, who: str = "config.json") -> Config:
         return _from_dict(Config, parse_json(text, who), who)
     except InnerloopError as error:  # errors about bounds do not name the file
         raise error if error.who.startswith(who) else InnerloopError(who, str(error)) from None
+
+
+def flattened(values: JsonObject, prefix: str = "") -> JsonObject:
+    """Nested settings as one dictionary with dotted names."""
+    flat: JsonObject = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= flattened(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
 
 
 def _from_dict(cls: type, values: object, who: str) -> Any:

@@ -215,12 +215,7 @@ DATASETS = {
             "regression",
             module="table",
             read=lambda module, data: module.load(
-                data.file,
-                task=data.task,
-                x=data.x_columns,
-                y=data.y_columns,
-                categories=data.category_columns,
-                missing=data.missing,
+                data.file, missing=data.missing, **data.columns | {"task": data.task}
             ),
             reads=("file", "task", "x", "y", "categories", "missing"),
             needs_file=True,

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from innerloop.config.serialization import flattened
 from innerloop.io.folders import OutputFolder
 from innerloop.io.text import as_json, csv_text
 from innerloop.io.untrusted import JsonObject
-from innerloop.report.settings_table import flattened
 
 Rows = list[JsonObject]
 

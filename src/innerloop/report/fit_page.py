@@ -9,6 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from innerloop.config.serialization import flattened
 from innerloop.errors import InnerloopError
 from innerloop.io.text import grouped
 from innerloop.io.untrusted import JsonObject, read_object
@@ -18,7 +19,7 @@ from innerloop.report.measurements import first_distinct
 from innerloop.report.plots import runs as curves
 from innerloop.report.plots.runs import Training
 from innerloop.report.plots.style import draw_figure
-from innerloop.report.settings_table import flattened, folded
+from innerloop.report.settings_table import folded
 from innerloop.training.best_validation import MODES, Best, BestRule
 from innerloop.training.fit_settings import NAME
 from innerloop.training.storage.run_directory import RunFolder

@@ -4,6 +4,7 @@ from collections.abc import Container, Sequence
 from dataclasses import asdict
 
 from innerloop.config.schema import Config
+from innerloop.config.serialization import flattened
 from innerloop.config.specs import SETTINGS
 from innerloop.io.untrusted import JsonObject
 from innerloop.report.comparison import Result
@@ -43,17 +44,6 @@ def applies(config: Config, name: str) -> bool:
         "evaluation.normalization": config.model.normalizes,
     }
     return needs.get(name, True)
-
-
-def flattened(values: JsonObject, prefix: str = "") -> JsonObject:
-    """Nested settings as one dictionary with dotted names."""
-    flat: JsonObject = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= flattened(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def environment_table(runs: Sequence[Result]) -> str:
