@@ -4,7 +4,7 @@ import os
 import traceback
 from collections.abc import Callable
 
-from innerloop.training import signals
+from innerloop.training import process_end, signals
 
 
 def entry(work: Callable[[], int] | None = None) -> None:
@@ -21,12 +21,12 @@ def entry(work: Callable[[], int] | None = None) -> None:
     except BaseException as error:
         code = 1
         if signals.interrupted():
-            signals.print_error(signals.Interrupted(0))
+            process_end.print_error(signals.Interrupted(0))
         else:
             traceback.print_exception(error)
     code = signals.interrupted() or flushed(code)
     if code:
-        signals.exit_now(code)
+        process_end.exit_now(code)
 
 
 if __name__ == "__main__":

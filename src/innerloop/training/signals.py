@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
-from innerloop.io.text import LIMIT, printable
+from innerloop.training.process_end import exit_now, print_error, restore_terminal, with_timeout
 
 HANGUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 NUMBERS = (signal.SIGINT, signal.SIGTERM, *([] if HANGUP is None else [HANGUP]))
@@ -272,36 +272,3 @@ def interrupted() -> int:
 def exit_code_of(outcome: BaseException) -> int:
     """The exit code: 128 plus the signal number, or 2 if saving failed."""
     return 128 + outcome.signal_number if isinstance(outcome, Stopped | Interrupted) else 2
-
-
-def print_error(error: object) -> None:
-    """Print an error or a message as one sentence to standard error."""
-    with suppress(OSError, ValueError):
-        print(f"innerloop: {printable(str(error), LIMIT)}", file=sys.stderr, flush=True)
-
-
-def with_timeout(work: Callable[[], object], seconds: float = 1.0) -> None:
-    """Do work that may block, such as writing to a pipe that nobody reads, and wait at most `seconds` for it."""
-
-    def quietly() -> None:
-        with suppress(Exception):
-            work()
-
-    thread = threading.Thread(target=quietly, daemon=True)
-    with suppress(RuntimeError):  # no thread can be started
-        thread.start()
-        thread.join(seconds)
-
-
-def restore_terminal() -> None:
-    """Show the cursor, which a progress bar hides."""
-    for stream in (1, 2):
-        with suppress(OSError):
-            if os.isatty(stream):
-                os.write(stream, b"\x1b[?25h\n")
-
-
-def exit_now(code: int) -> NoReturn:
-    """Flush the output and end the process, whatever its other threads do."""
-    with_timeout(lambda: (sys.stdout.flush(), sys.stderr.flush()))
-    os._exit(code)
