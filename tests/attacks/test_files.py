@@ -20,7 +20,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.files import check_output_path, new_output, replacing
 from innerloop.io.folders import OutputFolder
 from innerloop.tasks.datasets import ClassArrays, memmap
-from innerloop.training.storage import checkpoint, weights
+from innerloop.training.storage import checkpoint, checkpoint_manager, weights
 from innerloop.training.storage.run_directory import NotWritten, RunFolder
 from innerloop.training.train import train
 
@@ -105,7 +105,7 @@ def test_a_run_works_in_folders_of_any_names(tmp_path: Path, names: list[str]):
     assert (int(state.step), seen) == (4, [])  # nothing was lost, so nothing was trained again
     (folder / "weights.safetensors").unlink()
     shutil.rmtree(folder / "checkpoints" / "4")
-    manager = checkpoint.manager(folder / "checkpoints")
+    manager = checkpoint_manager.manager(folder / "checkpoints")
     manager.close()
     assert manager.all_steps() == []
     assert int(train(None, folder, resume=True).step) == 4
@@ -296,10 +296,10 @@ WRITERS = {
 WRITERS |= {"rmdir", "savefig", "save_file", "symlink", "truncate", "removedirs", "hardlink_to", "mkdtemp"}
 REASONED = {
     (
-        "training/storage/checkpoint.py",
+        "training/storage/checkpoint_manager.py",
         "unlink",
-    ): "files that Orbax wrote, by their names, in the folder of old checkpoints",
-    ("training/storage/checkpoint.py", "symlink"): "in a temporary folder of its own",
+    ): "files of Orbax, by their names, among old checkpoints",
+    ("training/storage/checkpoint_manager.py", "symlink"): "in a temporary folder of its own",
     ("training/storage/lock.py", "truncate"): "the open lock file, after its content was checked",
     ("io/safetensors_writer.py", "save_file"): "into a draft",
     ("report/figure_files.py", "savefig"): "into memory",

@@ -10,7 +10,7 @@ from pathlib import Path, PureWindowsPath
 import pytest
 
 from innerloop.cli import COMMANDS
-from innerloop.training.storage import checkpoint
+from innerloop.training.storage import checkpoint_manager
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
@@ -165,9 +165,9 @@ def test_what_the_check_finds(code: str, wrong: bool):
 
 def test_paths_of_windows_need_no_link(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Links are for paths that Orbax misreads; where no link can be made, the path itself has to do."""
-    assert checkpoint.is_plain(PureWindowsPath(r"C:\Users\me\runs\a-b"))
-    assert not checkpoint.is_plain(tmp_path / "[x]")
-    made = checkpoint.linked(tmp_path)
+    assert checkpoint_manager.is_plain(PureWindowsPath(r"C:\Users\me\runs\a-b"))
+    assert not checkpoint_manager.is_plain(tmp_path / "[x]")
+    made = checkpoint_manager.linked(tmp_path)
     assert made is not None
     assert (Path(made.name) / "checkpoints").samefile(tmp_path)
     made.cleanup()
@@ -176,7 +176,7 @@ def test_paths_of_windows_need_no_link(monkeypatch: pytest.MonkeyPatch, tmp_path
         raise OSError("A required privilege is not held by the client")
 
     monkeypatch.setattr(os, "symlink", refused)
-    assert checkpoint.linked(tmp_path) is None
+    assert checkpoint_manager.linked(tmp_path) is None
 
 
 def test_help_of_every_command_in_the_western_encoding():

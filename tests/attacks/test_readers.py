@@ -44,7 +44,7 @@ from innerloop.tasks.io import download
 from innerloop.tasks.io.archives import Limits, read_tar, read_zip
 from innerloop.tasks.io.download import Source, locate
 from innerloop.tasks.io.images import open_image, peek, to_array
-from innerloop.training.storage import checkpoint, weights
+from innerloop.training.storage import checkpoint, checkpoint_manager, weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
 from innerloop.training.trained import load_trained
@@ -320,7 +320,7 @@ def run_with(folder: Path, config: Config) -> RunFolder:
     experiment = build(small())
     loop = experiment.outer_loop()
     state = loop.start(experiment.init_params(), experiment.keys().tasks)
-    with checkpoint.opened(run.checkpoints) as checkpoints:
+    with checkpoint_manager.opened(run.checkpoints) as checkpoints:
         checkpoint.save(checkpoints, state._replace(step=jnp.asarray(7, jnp.int32)))
         checkpoint.finish(checkpoints)
     (folder / "config.json").write_text(json.dumps(json.loads(to_json(config))))
@@ -358,7 +358,7 @@ def fresh(params: Any, optimizer: optax.GradientTransformation) -> meta_state.Me
 
 def read_state(folder: Path) -> None:
     state = fresh({"x": jnp.ones(3)}, optax.adam(0.1))
-    with checkpoint.opened(folder) as checkpoints:
+    with checkpoint_manager.opened(folder) as checkpoints:
         checkpoint.read(checkpoints, 7, state)
 
 
@@ -378,7 +378,7 @@ def test_a_checkpoint_in_chunks_larger_than_its_arrays(tmp_path: Path, checkpoin
 def checkpoint_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "checkpoints"
     state = fresh({"x": jnp.ones(3)}, optax.adam(0.1))
-    with checkpoint.opened(folder) as checkpoints:
+    with checkpoint_manager.opened(folder) as checkpoints:
         checkpoint.save(checkpoints, state._replace(step=jnp.asarray(7, jnp.int32)))
         checkpoint.finish(checkpoints)
     return folder

@@ -19,7 +19,7 @@ from innerloop.engine.mesh_loop import MeshLoop
 from innerloop.engine.meta_state import MetaState
 from innerloop.training import signals
 from innerloop.training.signals import Stopped
-from innerloop.training.storage import checkpoint
+from innerloop.training.storage import checkpoint_manager
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
 
@@ -89,7 +89,7 @@ def test_the_state_before_a_block_given_up_goes_on_to_the_same_bits(
     with pytest.raises(Stopped, match="stopped at meta-step 4"):
         train(short, folder)
     assert RunFolder(folder).metrics()[-1]["step"] == 4
-    assert checkpoint.manager(folder / "checkpoints").all_steps() == [4]
+    assert checkpoint_manager.manager(folder / "checkpoints").all_steps() == [4]
     train(None, folder, resume=True)
     same_run(folder)
 

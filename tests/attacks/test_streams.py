@@ -17,14 +17,14 @@ from innerloop.cli.train import train_into
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.training.loop import Progress
-from innerloop.training.storage import checkpoint
-from innerloop.training.storage.checkpoint import Manager
+from innerloop.training.storage import checkpoint_manager
+from innerloop.training.storage.checkpoint_manager import Manager
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
 
 
 def saved(folder: Path) -> list[int]:
-    return sorted(checkpoint.manager(folder / "checkpoints").all_steps())
+    return sorted(checkpoint_manager.manager(folder / "checkpoints").all_steps())
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(errno.EPIPE, "closed"), SystemExit(3), KeyError("mine")])

@@ -12,7 +12,7 @@ import pytest
 from innerloop.config.schema import Config
 from innerloop.engine.meta_state import MetaState
 from innerloop.training.build import build
-from innerloop.training.storage import checkpoint, weights
+from innerloop.training.storage import checkpoint, checkpoint_manager, weights
 from innerloop.training.train import train
 
 
@@ -32,7 +32,7 @@ def fresh(config: Config) -> MetaState:
 
 def restored(folder: Path, like: MetaState) -> tuple[MetaState, list[str]]:
     """The state that a resumed run would begin with, and what was said."""
-    with warnings.catch_warnings(record=True) as said, checkpoint.opened(folder) as manager:
+    with warnings.catch_warnings(record=True) as said, checkpoint_manager.opened(folder) as manager:
         warnings.simplefilter("always")
         state = checkpoint.restore(manager, like)
     assert state is not None

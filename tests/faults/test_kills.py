@@ -14,7 +14,7 @@ from tests.compilation import quick_variables, unmeasured
 from tests.faults.child import EVERY, LONG
 
 from innerloop.training.build import build
-from innerloop.training.storage import checkpoint, weights
+from innerloop.training.storage import checkpoint, checkpoint_manager, weights
 from innerloop.training.storage.run_directory import RunFolder
 
 KILLS = int(os.environ.get("INNERLOOP_KILLS", "3"))
@@ -61,7 +61,7 @@ def readable(folder: Path) -> list[int]:
         return []
     experiment = build(LONG)
     like = experiment.outer_loop().start(experiment.init_params(), experiment.keys().tasks)
-    manager = checkpoint.manager(folder / "checkpoints")
+    manager = checkpoint_manager.manager(folder / "checkpoints")
     for step in manager.all_steps():
         assert int(checkpoint.read(manager, step, like).step) == step
     manager.close()

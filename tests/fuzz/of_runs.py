@@ -36,7 +36,7 @@ from innerloop.learner.learner import Learner
 from innerloop.learner.pretrained import load_initialisation
 from innerloop.nn import MLP
 from innerloop.nn.losses import cross_entropy
-from innerloop.training.storage import checkpoint, weights
+from innerloop.training.storage import checkpoint, checkpoint_manager, weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.trained import load_trained
 
@@ -180,7 +180,7 @@ def checkpoints(root: Path) -> Attempt:
     state = meta_state.MetaState(
         params, optax.adam(0.1).init(params), jax.random.key(1), jnp.asarray(7, jnp.int32)
     )
-    manager = checkpoint.manager(root / "checkpoints")
+    manager = checkpoint_manager.manager(root / "checkpoints")
     checkpoint.save(manager, state)
     checkpoint.finish(manager)
     whole = {p: p.read_bytes() for p in (root / "checkpoints" / "7").rglob("*") if p.is_file()}

@@ -21,7 +21,7 @@ from innerloop.training.block_log import EMPTY, BlockLog, of_record
 from innerloop.training.loop import Progress
 from innerloop.training.pace import Pace
 from innerloop.training.signals import Stopped
-from innerloop.training.storage import checkpoint
+from innerloop.training.storage import checkpoint_manager
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
 
@@ -94,7 +94,7 @@ def test_a_signal_within_a_block_saves_there(kind, request, tmp_path: Path, monk
         with pytest.raises(Stopped, match="stopped at meta-step 4; state saved"):
             train(config, tmp_path / "run")
     assert lengths == [1, 1, 1, 1]
-    assert checkpoint.manager(tmp_path / "run" / "checkpoints").all_steps() == [4]
+    assert checkpoint_manager.manager(tmp_path / "run" / "checkpoints").all_steps() == [4]
     assert RunFolder(tmp_path / "run").metrics() == []
     train(None, tmp_path / "run", resume=True)
     same_run(tmp_path / "run", tmp_path / "whole")

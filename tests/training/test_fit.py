@@ -32,7 +32,7 @@ from innerloop.training.best_validation import Best, BestRule
 from innerloop.training.fit import Fitted
 from innerloop.training.loop import Progress
 from innerloop.training.signals import Stopped
-from innerloop.training.storage import checkpoint
+from innerloop.training.storage import checkpoint_manager
 from innerloop.training.storage.run_directory import RunFolder
 
 
@@ -107,7 +107,7 @@ def test_stopped_and_resumed_is_the_same_run(whole: Path, tmp_path: Path, number
 def test_an_error_of_a_callback_comes_once_the_state_is_saved(whole: Path, tmp_path: Path):
     with pytest.raises(ZeroDivisionError):
         fitted(tmp_path / "run", callbacks=[Seen(6, lambda: 1 // 0)])
-    assert checkpoint.manager(tmp_path / "run" / "checkpoints").latest_step() == 6
+    assert checkpoint_manager.manager(tmp_path / "run" / "checkpoints").latest_step() == 6
     fitted(tmp_path / "run", resume=True)
     same_run(tmp_path / "run", whole)
 
@@ -445,7 +445,7 @@ def test_meta_batches_that_end_leave_the_last_good_state(tmp_path: Path):
     few = lambda step: islice(waves(step), max(7 - step, 0))
     with pytest.raises(InnerloopError, match="the iterator ended after"):
         fitted(tmp_path / "run", tasks=few, checkpoint_every=100)
-    assert (checkpoint.manager(tmp_path / "run" / "checkpoints").latest_step() or 0) >= 6
+    assert (checkpoint_manager.manager(tmp_path / "run" / "checkpoints").latest_step() or 0) >= 6
     fitted(tmp_path / "run", tasks=waves, resume=True)
     fitted(tmp_path / "whole", tasks=waves)
     same_run(tmp_path / "run", tmp_path / "whole")

@@ -11,7 +11,7 @@ import pytest
 from innerloop.config.schema import Config
 from innerloop.training.loop import Progress
 from innerloop.training.signals import Stopped, graceful_shutdown
-from innerloop.training.storage import checkpoint, weights
+from innerloop.training.storage import checkpoint_manager, weights
 from innerloop.training.train import train
 
 
@@ -40,7 +40,7 @@ def test_a_signal_saves_and_a_resumed_run_is_the_same(
         train(tiny, tmp_path / "run", on_progress=stop_at(6, number))
     assert (stopped.value.signal_number, stopped.value.step) == (number, 6)
     assert signal.getsignal(number) is handler
-    assert checkpoint.manager(tmp_path / "run" / "checkpoints").latest_step() == 6
+    assert checkpoint_manager.manager(tmp_path / "run" / "checkpoints").latest_step() == 6
     seen: list[Progress] = []
     state = train(None, tmp_path / "run", resume=True, on_progress=seen.append)
     assert int(state.step) == 12

@@ -23,7 +23,7 @@ from innerloop.errors import InnerloopError
 from innerloop.training import nan_diagnosis
 from innerloop.training.build import build
 from innerloop.training.experiment import Experiment
-from innerloop.training.storage import checkpoint
+from innerloop.training.storage import checkpoint, checkpoint_manager
 from innerloop.training.supervised import SupervisedExperiment, supervised
 from innerloop.training.train import train
 
@@ -115,7 +115,7 @@ def test_a_nan_at_a_given_step_stops_the_run(tiny: Config, monkeypatch: pytest.M
         wanted = f"meta-step {STEP + 1}, in the query loss or its gradient of task {TASK} of the meta-batch"
         with pytest.raises(InnerloopError, match=wanted):
             train(config, tmp_path / "run")
-    manager = checkpoint.manager(tmp_path / "run" / "checkpoints")
+    manager = checkpoint_manager.manager(tmp_path / "run" / "checkpoints")
     kept = checkpoint.restore(manager, fresh(build(config)))
     manager.close()
     assert kept is not None

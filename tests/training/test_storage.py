@@ -22,7 +22,7 @@ from innerloop.io import safetensors_reader
 from innerloop.io.files import write_text
 from innerloop.io.text import as_json
 from innerloop.nn import MLP
-from innerloop.training.storage import checkpoint, shipped, weights
+from innerloop.training.storage import checkpoint, checkpoint_manager, shipped, weights
 from innerloop.training.storage.run_directory import LINES, METRICS, RunFolder
 from innerloop.training.storage.shapes import check_same_shapes
 from innerloop.training.trained import load_trained
@@ -227,7 +227,7 @@ def test_shipped_snapshots_are_of_the_shipped_model():
 @pytest.fixture
 def saved(tmp_path: Path):
     """A manager with one checkpoint, of step 7."""
-    manager = checkpoint.manager(tmp_path / "checkpoints")
+    manager = checkpoint_manager.manager(tmp_path / "checkpoints")
     assert checkpoint.restore(manager, state()) is None
     checkpoint.save(manager, state())
     manager.wait_until_finished()

@@ -22,7 +22,7 @@ from innerloop.training.recorder import Recorder
 from innerloop.training.reproduce import Ended, compare
 from innerloop.training.schedule import due
 from innerloop.training.signals import Guard
-from innerloop.training.storage import checkpoint, weights
+from innerloop.training.storage import checkpoint, checkpoint_manager, weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
 
@@ -81,7 +81,7 @@ def test_divergence_is_named_and_the_last_good_state_kept(tiny: Config, tmp_path
         train(wild, tmp_path / "run")
     step = int(str(e.value).split("meta-step ")[1].split(",")[0])
     assert "the last good checkpoint is kept in" in str(e.value)
-    manager = checkpoint.manager(tmp_path / "run" / "checkpoints")
+    manager = checkpoint_manager.manager(tmp_path / "run" / "checkpoints")
     assert manager.latest_step() == step - 1 > 0
     experiment = build(wild)
     like = experiment.outer_loop().start(experiment.init_params(), experiment.keys().tasks)

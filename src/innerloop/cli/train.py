@@ -118,7 +118,7 @@ def train_into(folder: Path, config: Config | None, *, resume: bool = False, sev
     """
     from innerloop.cli.progress import train_until_stopped
     from innerloop.training.memory_plan import MemoryPlan
-    from innerloop.training.storage import checkpoint
+    from innerloop.training.storage import checkpoint_manager
     from innerloop.training.train import train
 
     out, resume = console(), resume or config is None
@@ -128,7 +128,7 @@ def train_into(folder: Path, config: Config | None, *, resume: bool = False, sev
         _announce(shown, folder)
     if not resume and (about_start := _start_in_words(shown)):
         out.print(about_start)
-    checkpoint.silence_teardown_errors()
+    checkpoint_manager.silence_teardown_errors()
 
     def tell(stopped: Stopped) -> None:
         how = "Run the same command again to continue." if several else "Resume with:"

@@ -34,7 +34,7 @@ from innerloop.training.own_run import OwnRun, Validation, loop_over
 from innerloop.training.progress_line import ProgressLine
 from innerloop.training.schedule import Schedule
 from innerloop.training.signals import graceful_shutdown
-from innerloop.training.storage import checkpoint
+from innerloop.training.storage import checkpoint_manager
 from innerloop.training.storage.lock import exclusive_lock
 from innerloop.training.storage.own_weights import load_params
 from innerloop.training.storage.run_directory import RunFolder
@@ -179,7 +179,7 @@ def _run(
         if isinstance(run.loop, StreamedOuterLoop):
             ends.enter_context(run.loop)  # its thread ends with the run
         identity = sha256([read_text(folder.path / fit_settings.NAME, follow=False).encode()])
-        checkpoints = ends.enter_context(checkpoint.opened(folder.make("checkpoints"), identity))
+        checkpoints = ends.enter_context(checkpoint_manager.opened(folder.make("checkpoints"), identity))
         recorder = FitRecorder(folder, checkpoints, rule)
         tell_all = lambda progress: [callback.on_block(progress) for callback in callbacks]
         loop = TrainingLoop(run, recorder, lambda progress: any(tell_all(progress)), guard)

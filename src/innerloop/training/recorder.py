@@ -13,7 +13,7 @@ from innerloop.io.text import as_json
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.mesh import local_copy
 from innerloop.training.block_log import EMPTY, BlockLog, of_record
-from innerloop.training.storage import checkpoint
+from innerloop.training.storage import checkpoint, checkpoint_manager
 from innerloop.training.storage.provenance import environment
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.storage.tensorboard import ScalarWriter
@@ -72,7 +72,11 @@ class RunRecorder(Recorder):
     """Writes metrics, TensorBoard events, snapshots, checkpoints, weights and training time to the run's folder."""
 
     def __init__(
-        self, run: RunFolder, save_weights: SaveWeights, checkpoints: checkpoint.Manager, start: WarmStart
+        self,
+        run: RunFolder,
+        save_weights: SaveWeights,
+        checkpoints: checkpoint_manager.Manager,
+        start: WarmStart,
     ):
         super().__init__(run.path)
         self.run, self.save_weights, self.checkpoints, self.start = run, save_weights, checkpoints, start

@@ -28,7 +28,7 @@ from innerloop.training.recorder import Recorder, RunRecorder
 from innerloop.training.run_length import resumed_config
 from innerloop.training.schedule import Schedule
 from innerloop.training.signals import graceful_shutdown
-from innerloop.training.storage import checkpoint, provenance, weights
+from innerloop.training.storage import checkpoint_manager, provenance, weights
 from innerloop.training.storage.lock import exclusive_lock
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.supervised import SupervisedExperiment
@@ -107,7 +107,7 @@ def train(
                 pictures = experiment.splits if isinstance(experiment, SupervisedExperiment) else None
                 if config.data.spec.needs_folder and pictures:
                     on_pictures(contact_sheet.write(run, pictures))
-            with checkpoint.opened(run.make("checkpoints"), run.identity(data)) as checkpoints:
+            with checkpoint_manager.opened(run.make("checkpoints"), run.identity(data)) as checkpoints:
                 own = experiment.config
                 save = lambda path, params, facts: weights.save(path, params, own, facts)
                 recorder = RunRecorder(run, save, checkpoints, start)
