@@ -21,8 +21,7 @@ from innerloop.report.plots.runs import Training
 from innerloop.report.plots.style import draw_figure
 from innerloop.report.settings_table import folded
 from innerloop.training.best_validation import MODES, Best, BestRule
-from innerloop.training.fit_settings import NAME
-from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.storage.run_directory import RunFile, RunFolder
 from innerloop.training.storage.sources import weights_path
 
 BULKY = ("parameters", "optimizer", "programs")
@@ -68,7 +67,7 @@ def load(folders: Sequence[str | Path]) -> list[FitRun]:
         if not metrics:
             hint = "resume it with `resume=True`"
             raise InnerloopError(str(folder.path), "has logged no metrics yet", hint=hint)
-        found.append(FitRun(label, read_object(folder.path / NAME, follow=False), metrics))
+        found.append(FitRun(label, read_object(folder.path / RunFile.FIT, follow=False), metrics))
     return found
 
 

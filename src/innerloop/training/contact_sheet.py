@@ -8,9 +8,8 @@ from PIL import ImageDraw, ImageFont
 
 from innerloop.io.text import counted, printable
 from innerloop.tasks.class_arrays import ClassArrays, Splits
-from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.storage.run_directory import RunFile, RunFolder
 
-NAME = "pictures.png"
 ROWS = {"train": 10, "validation": 4, "test": 4}
 """The number of classes shown of each set."""
 EXAMPLES = 10
@@ -21,9 +20,9 @@ CELL, GAP, WORDS, LINE = 56, 6, 190, 30
 
 def write(run: RunFolder, splits: Splits) -> Path:
     """Write the sheet into the folder of a run; returns its path."""
-    with run.replacing(NAME) as draft:
+    with run.replacing(RunFile.PICTURES) as draft:
         draw_sheet(splits).save(draft, "PNG")
-    return run.path / NAME
+    return run.path / RunFile.PICTURES
 
 
 def draw_sheet(splits: Splits) -> PIL.Image.Image:

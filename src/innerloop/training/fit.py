@@ -37,7 +37,7 @@ from innerloop.training.signals import graceful_shutdown
 from innerloop.training.storage import checkpoint_manager
 from innerloop.training.storage.lock import exclusive_lock
 from innerloop.training.storage.own_weights import load_params
-from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.storage.run_directory import RunFile, RunFolder
 
 OOM = "vectorise fewer tasks at a time (`chunk=1`), lower `meta_batch`, or set `InnerLoop(derivative='rematerialised')`"
 
@@ -178,8 +178,10 @@ def _run(
     ):
         if isinstance(run.loop, StreamedOuterLoop):
             ends.enter_context(run.loop)  # its thread ends with the run
-        identity = sha256([read_text(folder.path / fit_settings.NAME, follow=False).encode()])
-        checkpoints = ends.enter_context(checkpoint_manager.opened(folder.make("checkpoints"), identity))
+        identity = sha256([read_text(folder.path / RunFile.FIT, follow=False).encode()])
+        checkpoints = ends.enter_context(
+            checkpoint_manager.opened(folder.make(RunFile.CHECKPOINTS), identity)
+        )
         recorder = FitRecorder(folder, checkpoints, rule)
         tell_all = lambda progress: [callback.on_block(progress) for callback in callbacks]
         loop = TrainingLoop(run, recorder, lambda progress: any(tell_all(progress)), guard)
@@ -201,7 +203,7 @@ def _begun(run: OwnRun, folder: RunFolder, settings: JsonObject, resume: bool) -
             folder.check_length(run.schedule.meta_steps, "meta_steps")
             fit_settings.check_same(folder, settings)
         else:
-            folder.begin(fit_settings.NAME, json.dumps(settings, indent=2) + "\n")
+            folder.begin(RunFile.FIT, json.dumps(settings, indent=2) + "\n")
         yield
 
 

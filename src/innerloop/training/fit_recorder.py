@@ -7,7 +7,8 @@ from innerloop.engine.types import Params
 from innerloop.io.untrusted import JsonObject
 from innerloop.training.best_validation import Best, BestRule
 from innerloop.training.recorder import Fresh, RunRecorder
-from innerloop.training.storage import checkpoint_manager, own_weights
+from innerloop.training.storage import own_weights
+from innerloop.training.storage.checkpoint_manager import Manager
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.warm_start import WarmStart
 
@@ -17,7 +18,7 @@ class FitRecorder(RunRecorder):
 
     saves_on_failure = True
 
-    def __init__(self, run: RunFolder, checkpoints: checkpoint_manager.Manager, rule: BestRule | None):
+    def __init__(self, run: RunFolder, checkpoints: Manager, rule: BestRule | None):
         super().__init__(run, own_weights.save, checkpoints, WarmStart(""))
         self.rule, self.best = rule, Best()
 

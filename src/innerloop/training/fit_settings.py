@@ -17,9 +17,7 @@ from innerloop.training.best_validation import BestRule
 from innerloop.training.fit_programs import programs_of
 from innerloop.training.own_run import OwnRun
 from innerloop.training.storage.provenance import changed, changes, environment
-from innerloop.training.storage.run_directory import RunFolder
-
-NAME = "fit.json"
+from innerloop.training.storage.run_directory import RunFile, RunFolder
 
 PROGRAMS = {
     "algorithm": "the algorithm, its loss or its inner loop",
@@ -67,7 +65,7 @@ def check_same(run: RunFolder, now: JsonObject) -> None:
     Other versions, flags or devices may change the traces of programs, and other versions of Optax where an optimiser
     keeps its step size, so neither is then compared; a separate warning names what changed.
     """
-    then = read_object(run.path / NAME, follow=False)
+    then = read_object(run.path / RunFile.FIT, follow=False)
     if any(name.partition(".")[0] in TRACING for name in changes(run.known(), environment())):
         then, now = ({**settings, **VARYING} for settings in (then, now))
     found = changed(then, now)

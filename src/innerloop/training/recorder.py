@@ -13,9 +13,10 @@ from innerloop.io.text import as_json
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.mesh import local_copy
 from innerloop.training.block_log import EMPTY, BlockLog, of_record
-from innerloop.training.storage import checkpoint, checkpoint_manager
+from innerloop.training.storage import checkpoint
+from innerloop.training.storage.checkpoint_manager import Manager
 from innerloop.training.storage.provenance import environment
-from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.storage.run_directory import RunFile, RunFolder
 from innerloop.training.storage.tensorboard import ScalarWriter
 from innerloop.training.warm_start import WarmStart
 
@@ -71,13 +72,7 @@ class Recorder:
 class RunRecorder(Recorder):
     """Writes metrics, TensorBoard events, snapshots, checkpoints, weights and training time to the run's folder."""
 
-    def __init__(
-        self,
-        run: RunFolder,
-        save_weights: SaveWeights,
-        checkpoints: checkpoint_manager.Manager,
-        start: WarmStart,
-    ):
+    def __init__(self, run: RunFolder, save_weights: SaveWeights, checkpoints: Manager, start: WarmStart):
         super().__init__(run.path)
         self.run, self.save_weights, self.checkpoints, self.start = run, save_weights, checkpoints, start
 
@@ -95,7 +90,7 @@ class RunRecorder(Recorder):
     @contextmanager
     def open(self) -> Iterator[None]:
         """Continue the clock, and open a new file for TensorBoard."""
-        self.board = board = ScalarWriter(self.run.make("tensorboard"))
+        self.board = board = ScalarWriter(self.run.make(RunFile.TENSORBOARD))
         try:
             self.begun, self.earlier = time.monotonic(), self.run.seconds()
             yield
@@ -112,8 +107,8 @@ class RunRecorder(Recorder):
 
     def snapshot(self, state: MetaState) -> None:
         """Save the initialisation at this step; a resumed run writes the same bits again."""
-        self.run.make("snapshots")
-        self.write_weights(f"snapshots/{self.run.snapshot(int(state.step)).name}", state, {})
+        self.run.make(RunFile.SNAPSHOTS)
+        self.write_weights(f"{RunFile.SNAPSHOTS}/{self.run.snapshot(int(state.step)).name}", state, {})
 
     def block_log(self, step: int, steps: int) -> BlockLog:
         """The folder's log of the current block."""
@@ -122,7 +117,7 @@ class RunRecorder(Recorder):
     def save(self, state: MetaState, log: BlockLog, *, wait: bool = False) -> None:
         """Write a checkpoint, and the training time so far."""
         if log.series:
-            self.run.write("block.json", as_json(log.to_json(int(state.step))) + "\n")
+            self.run.write(RunFile.BLOCK, as_json(log.to_json(int(state.step))) + "\n")
         checkpoint.save(self.checkpoints, jax.tree.map(local_copy, state))
         self.run.write_seconds(self.earlier + time.monotonic() - self.begun)
         if wait:

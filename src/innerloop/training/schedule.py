@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.text import grouped
-from innerloop.training.storage.run_directory import LINES
+from innerloop.training.storage.metrics_log import LINES
 
 
 @dataclass(frozen=True)

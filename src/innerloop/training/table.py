@@ -12,9 +12,6 @@ from innerloop.tasks.tables.table import Table
 from innerloop.training.experiment import Experiment
 from innerloop.training.supervised import SupervisedExperiment
 
-NAME = "table.json"
-"""The file in a run's folder that describes how the table's columns are prepared."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TableExperiment(SupervisedExperiment):

@@ -18,7 +18,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.parallel import multi_process
 from innerloop.parallel.precision import check_available, products
-from innerloop.training import contact_sheet, table, warm_start
+from innerloop.training import contact_sheet, warm_start
 from innerloop.training.build import build
 from innerloop.training.loop import Progress, TrainingLoop
 from innerloop.training.memory_plan import MemoryPlan, apply_plan, available_memory, memory_plan
@@ -30,7 +30,7 @@ from innerloop.training.schedule import Schedule
 from innerloop.training.signals import graceful_shutdown
 from innerloop.training.storage import checkpoint_manager, provenance, weights
 from innerloop.training.storage.lock import exclusive_lock
-from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.storage.run_directory import RunFile, RunFolder
 from innerloop.training.supervised import SupervisedExperiment
 from innerloop.training.table import TableExperiment
 
@@ -103,11 +103,11 @@ def train(
                 start.params(jax.eval_shape(experiment.init_params))  # raises before anything is written
                 run.create(config, data | start.hashes)
                 if isinstance(experiment, TableExperiment):
-                    run.write(table.NAME, experiment.table.preparation.to_json())
+                    run.write(RunFile.TABLE, experiment.table.preparation.to_json())
                 pictures = experiment.splits if isinstance(experiment, SupervisedExperiment) else None
                 if config.data.spec.needs_folder and pictures:
                     on_pictures(contact_sheet.write(run, pictures))
-            with checkpoint_manager.opened(run.make("checkpoints"), run.identity(data)) as checkpoints:
+            with checkpoint_manager.opened(run.make(RunFile.CHECKPOINTS), run.identity(data)) as checkpoints:
                 own = experiment.config
                 save = lambda path, params, facts: weights.save(path, params, own, facts)
                 recorder = RunRecorder(run, save, checkpoints, start)

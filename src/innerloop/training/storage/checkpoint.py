@@ -27,7 +27,7 @@ from innerloop.io.files import cannot_write
 from innerloop.io.folders import OwnFolder
 from innerloop.training.storage import checkpoint_files
 from innerloop.training.storage.checkpoint_manager import Manager, remove_deleted
-from innerloop.training.storage.run_directory import NotWritten
+from innerloop.training.storage.run_directory import NotWritten, RunFile
 from innerloop.training.storage.shapes import check_same_shapes
 
 SHA256 = "sha256"
@@ -41,9 +41,6 @@ RUN = "run"
 
 PAUSES = (0.5, 1, 2)
 """Seconds to wait before each retry of a save that timed out."""
-
-DAMAGED = "damaged"
-"""The folder beside the checkpoints to which unusable ones are moved."""
 
 
 def as_arrays(state: MetaState) -> dict[str, PyTree]:
@@ -221,7 +218,7 @@ def check_run(found: dict[str, PyTree], run: bytes, who: str) -> None:
 
 def set_aside(checkpoints: Manager, step: int) -> None:
     """Move an unusable checkpoint out of the way: its step will be written again."""
-    target = OwnFolder(checkpoints.folder.parent).make(DAMAGED)
+    target = OwnFolder(checkpoints.folder.parent).make(RunFile.DAMAGED)
     number = next(n for n in itertools.count() if not os.path.lexists(target / f"{step}-{n}"))
     with cannot_write(target):
         os.replace(checkpoints.folder / str(step), target / f"{step}-{number}")

@@ -4,13 +4,12 @@
 """
 
 import json
-import math
 import os
 import re
-import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +18,9 @@ from innerloop.config.serialization import from_json, to_json
 from innerloop.errors import InnerloopError
 from innerloop.io.folders import OwnFolder
 from innerloop.io.text import as_json, counted
-from innerloop.io.untrusted import JsonObject, is_number, parse_json, read_object, read_text, refuse_link
+from innerloop.io.untrusted import JsonObject, is_number, read_object, read_text, refuse_link
+from innerloop.training.storage import metrics_log
 from innerloop.training.storage.provenance import changes, environment, identity
-
-LINES = 300_000
-"""The largest number of lines of `metrics.jsonl` that are read; a new run that would log more is refused."""
-
-METRICS = LINES * 8192
-"""The largest number of bytes that are read: enough for the longest log of a loss with a hundred outputs."""
-
-
-def checked_record(line: str, who: str) -> JsonObject:
-    """One line of metrics. Raises InnerloopError if it is invalid."""
-    record = parse_json(line, who, finite=False)
-    step = record.get("step") if isinstance(record, dict) else None
-    if type(step) is not int or not 0 <= step < 2**63:
-        raise InnerloopError(who, "must be an object with a step", got=line[:80])
-    record = {name: math.nan if value is None else value for name, value in record.items()}
-    if not all(is_float(value) for name, value in record.items() if name != "broken"):
-        raise InnerloopError(who, "must hold only numbers", got=line[:80])
-    return record
-
-
-def is_float(value: Any) -> bool:
-    """Whether a JSON value is a number that fits a float; NaN and infinity count, as diverged validation gives them."""
-    return is_number(value) and (isinstance(value, float) or abs(value) <= sys.float_info.max)
-
 
 LOAD = "`innerloop.load_params(folder, like=params)`"
 """How to load weights that have no config."""
@@ -54,23 +30,23 @@ class NotWritten(InnerloopError):
     """A checkpoint could not be written; the run can be resumed from the previous one, or from the start."""
 
 
-RESERVED = (
-    "config.json",
-    "environment.json",
-    "metrics.jsonl",
-    "clock.json",
-    "weights.safetensors",
-    "checkpoints",
-    "damaged",
-    "snapshots",
-    "tensorboard",
-    "pictures.png",
-    "table.json",
-    "block.json",
-    "fit.json",
-    "best.safetensors",
-)
-"""The names that a run writes in its folder, besides its lock."""
+class RunFile(StrEnum):
+    """The names of the files and folders that a run writes in its folder, besides its lock."""
+
+    CONFIG = "config.json"
+    ENVIRONMENT = "environment.json"
+    METRICS = "metrics.jsonl"
+    CLOCK = "clock.json"
+    WEIGHTS = "weights.safetensors"
+    CHECKPOINTS = "checkpoints"
+    DAMAGED = "damaged"  # unusable checkpoints
+    SNAPSHOTS = "snapshots"
+    TENSORBOARD = "tensorboard"
+    PICTURES = "pictures.png"
+    TABLE = "table.json"  # how the table's columns are prepared
+    BLOCK = "block.json"
+    FIT = "fit.json"
+    BEST = "best.safetensors"
 
 
 class RunFolder(OwnFolder):
@@ -79,63 +55,63 @@ class RunFolder(OwnFolder):
     @property
     def checkpoints(self) -> Path:
         """The folder of Orbax's checkpoints."""
-        return self.path / "checkpoints"
+        return self.path / RunFile.CHECKPOINTS
 
     @property
     def weights(self) -> Path:
         """The trained initialisation."""
-        return self.path / "weights.safetensors"
+        return self.path / RunFile.WEIGHTS
 
     @property
     def best(self) -> Path:
         """The initialisation of the best validation; only runs of `innerloop.fit` have it."""
-        return self.path / "best.safetensors"
+        return self.path / RunFile.BEST
 
     @property
     def is_fit(self) -> bool:
         """Whether this is a run of `innerloop.fit`."""
-        return os.path.lexists(self.path / "fit.json")
+        return os.path.lexists(self.path / RunFile.FIT)
 
     def snapshot(self, step: int) -> Path:
         """The initialisation as it was after `step` meta-steps."""
-        return self.path / "snapshots" / f"{step:08d}.safetensors"
+        return self.path / RunFile.SNAPSHOTS / f"{step:08d}.safetensors"
 
     def snapshots(self) -> dict[int, Path]:
         """All saved initialisations by meta-step, in ascending order."""
-        found = snapshots_in(self.path / "snapshots")
-        for path in (self.path / "snapshots", *found.values()):
+        found = snapshots_in(self.path / RunFile.SNAPSHOTS)
+        for path in (self.path / RunFile.SNAPSHOTS, *found.values()):
             refuse_link(path)
         return found
 
     def create(self, config: Config, data: dict[str, str] | None = None) -> None:
         """Create the folder of a new run on this data. Raises InnerloopError as `check_new`."""
-        self.begin("config.json", to_json(config), data)
+        self.begin(RunFile.CONFIG, to_json(config), data)
 
     def begin(self, name: str, description: str, data: dict[str, str] | None = None) -> None:
         """Create the folder of a new run, described by the file `name`. Raises InnerloopError as `check_new`."""
         self.check_new()
         self.make()
         made_with = environment() | {"data": data or {}}
-        self.write("environment.json", json.dumps(made_with, indent=2) + "\n")
+        self.write(RunFile.ENVIRONMENT, json.dumps(made_with, indent=2) + "\n")
         self.write(name, description)
 
     def check_new(self) -> None:
         """Raise InnerloopError if the folder already holds a run, or anything with the name of a run's file."""
-        if self.path_of("config.json").exists():
+        if self.path_of(RunFile.CONFIG).exists():
             hint = f"give another folder, or continue it with `innerloop train --resume {self.path}`"
             hint += ", where `outer.meta_steps` may make it longer"
             raise InnerloopError(str(self.path), "already holds a run", hint=hint)
         if self.is_fit:
             hint = "give another folder, or continue it with `resume=True`"
             raise InnerloopError(str(self.path), "already holds a run of `innerloop.fit`", hint=hint)
-        taken = [name for name in RESERVED if os.path.lexists(self.path / name)]
+        taken = [name for name in RunFile if os.path.lexists(self.path / name)]
         if taken and not self._is_barely_begun(taken):
             wrong = f"holds `{taken[0]}`, which this run did not write"
             raise InnerloopError(str(self.path), wrong, hint="give a new folder, or move it away")
 
-    def _is_barely_begun(self, files: list[str]) -> bool:
+    def _is_barely_begun(self, files: Sequence[str]) -> bool:
         """Whether these are only the files that `begin` writes before the description: a run that was killed then."""
-        if files != ["environment.json"]:
+        if files != [RunFile.ENVIRONMENT]:
             return False
         with suppress(InnerloopError):
             return {"packages", "commit", "flags", "data"} <= self.known().keys()
@@ -151,12 +127,12 @@ class RunFolder(OwnFolder):
     def change_length(self, meta_steps: int) -> None:
         """Give the run another length, and keep the earlier one on record; the other settings stay as written."""
         earlier = [*self.earlier_lengths(), self.config().outer.meta_steps]
-        settings = read_object(self.path / "config.json", follow=False)
+        settings = read_object(self.path / RunFile.CONFIG, follow=False)
         settings["outer"] = settings.get("outer", {}) | {"meta_steps": meta_steps}
         text = lambda record: json.dumps(record, indent=2) + "\n"
-        self.write("environment.json", text(self.known() | {"earlier_lengths": earlier}))
+        self.write(RunFile.ENVIRONMENT, text(self.known() | {"earlier_lengths": earlier}))
         self.remove(self.weights.name)  # the run has not ended
-        self.write("config.json", text(settings))
+        self.write(RunFile.CONFIG, text(settings))
 
     def earlier_lengths(self) -> list[int]:
         """The numbers of meta-steps that the run was to have before it was made longer or shorter, oldest first."""
@@ -186,7 +162,7 @@ class RunFolder(OwnFolder):
 
     def config(self) -> Config:
         """The run's config. Raises InnerloopError if this is not a run with a config."""
-        path = self.path / "config.json"
+        path = self.path / RunFile.CONFIG
         if self.is_fit:
             wrong, hint = "is a run of `innerloop.fit`, on a model of your own", "use it from Python"
             raise InnerloopError(str(self.path), wrong, hint=f"{hint}: {LOAD}")
@@ -198,7 +174,7 @@ class RunFolder(OwnFolder):
 
     def known(self) -> JsonObject:
         """The recorded `environment` of the run; empty if the file is missing."""
-        path = self.path / "environment.json"
+        path = self.path / RunFile.ENVIRONMENT
         return read_object(path, follow=False) if os.path.lexists(path) else {}
 
     def identity(self, data: dict[str, str]) -> bytes:
@@ -207,7 +183,7 @@ class RunFolder(OwnFolder):
         The config is that of the beginning: the length may have changed since.
         """
         first = next(iter(self.earlier_lengths()), None)
-        return identity(read_text(self.path / "config.json"), data, first)
+        return identity(read_text(self.path / RunFile.CONFIG), data, first)
 
     def check_data(self, data: dict[str, str]) -> None:
         """Raise InnerloopError if a set of the data has changed since the run began."""
@@ -232,11 +208,11 @@ class RunFolder(OwnFolder):
         earlier = known.get("resumed")
         here = {"meta_step": step, "changed": {name: list(pair) for name, pair in found.items()}}
         known["resumed"] = [*(earlier if isinstance(earlier, list) else []), here]
-        self.write("environment.json", json.dumps(known, indent=2) + "\n")
+        self.write(RunFile.ENVIRONMENT, json.dumps(known, indent=2) + "\n")
 
     def seconds(self) -> float:
         """Training time so far, including that before it was resumed."""
-        path = self.path / "clock.json"
+        path = self.path / RunFile.CLOCK
         seconds: Any = read_object(path, follow=False).get("seconds") if os.path.lexists(path) else 0.0
         if not is_number(seconds) or not 0 <= seconds < 1e12:
             raise InnerloopError(
@@ -246,16 +222,16 @@ class RunFolder(OwnFolder):
 
     def write_seconds(self, seconds: float) -> None:
         """Record the training time."""
-        self.write("clock.json", json.dumps({"seconds": round(seconds, 1)}) + "\n")
+        self.write(RunFile.CLOCK, json.dumps({"seconds": round(seconds, 1)}) + "\n")
 
     def log(self, record: JsonObject) -> None:
         """Append one line of metrics."""
-        with self.appending("metrics.jsonl") as file:
+        with self.appending(RunFile.METRICS) as file:
             file.write(as_json(record) + "\n")
 
     def block_record(self) -> JsonObject:
         """The log of a block in the middle of which the state was saved; empty if there is none."""
-        path = self.path / "block.json"
+        path = self.path / RunFile.BLOCK
         return read_object(path, follow=False) if os.path.lexists(path) else {}
 
     def metrics(self) -> list[JsonObject]:
@@ -263,19 +239,13 @@ class RunFolder(OwnFolder):
 
         Raises InnerloopError for any other line that is not a JSON object of numbers with a step.
         """
-        path = self.path / "metrics.jsonl"
-        if not os.path.lexists(path):
-            return []
-        text = read_text(path, METRICS, follow=False)
-        if (found := text.count("\n")) > LINES:
-            raise InnerloopError(str(path), f"must have at most {LINES} lines", got=found)
-        lines = list(enumerate(text.split("\n"), 1))[:-1]
-        return [checked_record(line, f"{path}, line {number}") for number, line in lines if line]
+        path = self.path / RunFile.METRICS
+        return metrics_log.read(path) if os.path.lexists(path) else []
 
     def rewind(self, step: int) -> None:
         """Discard metrics after `step`: they will be logged again."""
         kept = [record for record in self.metrics() if record["step"] <= step]
-        self.write("metrics.jsonl", "".join(as_json(r) + "\n" for r in kept))
+        self.write(RunFile.METRICS, "".join(as_json(r) + "\n" for r in kept))
 
 
 def snapshots_in(folder: Path) -> dict[int, Path]:

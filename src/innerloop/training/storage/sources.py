@@ -12,7 +12,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.files import as_path, expanded
 from innerloop.io.untrusted import JsonObject, refuse_link
 from innerloop.training.storage import shipped, weights
-from innerloop.training.storage.run_directory import RESERVED, RunFolder
+from innerloop.training.storage.run_directory import RunFile, RunFolder
 
 
 class LoadedWeights(NamedTuple):
@@ -82,4 +82,4 @@ def inputs_of(source: str | Path, data_folder: str = "") -> list[Path]:
 
 def files_of_run(source: str | Path) -> list[Path]:
     """The paths of what a run writes into its folder, whether it exists or not; none for another source."""
-    return [Path(source) / name for name in RESERVED] if Path(source).is_dir() else []
+    return [Path(source) / name for name in RunFile] if Path(source).is_dir() else []
