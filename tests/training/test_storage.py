@@ -23,7 +23,8 @@ from innerloop.io.files import write_text
 from innerloop.io.text import as_json
 from innerloop.nn import MLP
 from innerloop.training.storage import checkpoint, checkpoint_manager, shipped, weights
-from innerloop.training.storage.run_directory import LINES, METRICS, RunFolder
+from innerloop.training.storage.metrics_log import BYTES, LINES
+from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.storage.shapes import check_same_shapes
 from innerloop.training.trained import load_trained
 
@@ -158,7 +159,7 @@ def test_weights_of_a_run_with_a_memory_plan_are_its_own():
 
 def test_the_longest_log_of_many_outputs_can_be_read():
     line = {"step": 300_000, **{f"train_the_output_number_{i}": -1.2345678901234567e-08 for i in range(100)}}
-    assert LINES * len(as_json(line)) < METRICS
+    assert LINES * len(as_json(line)) < BYTES
 
 
 def spoil(path: Path, how: str) -> None:

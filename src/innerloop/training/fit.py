@@ -179,9 +179,8 @@ def _run(
         if isinstance(run.loop, StreamedOuterLoop):
             ends.enter_context(run.loop)  # its thread ends with the run
         identity = sha256([read_text(folder.path / RunFile.FIT, follow=False).encode()])
-        checkpoints = ends.enter_context(
-            checkpoint_manager.opened(folder.make(RunFile.CHECKPOINTS), identity)
-        )
+        place = folder.make(RunFile.CHECKPOINTS)
+        checkpoints = ends.enter_context(checkpoint_manager.opened(place, identity))
         recorder = FitRecorder(folder, checkpoints, rule)
         tell_all = lambda progress: [callback.on_block(progress) for callback in callbacks]
         loop = TrainingLoop(run, recorder, lambda progress: any(tell_all(progress)), guard)
