@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from benchmarks.speed.workloads import Workload
 from innerloop.config.schema import Config, DataConfig, InnerConfig, ModelConfig, OuterConfig, Precision
-from innerloop.engine import meta_state, outer
+from innerloop.engine import meta_state, outer, task_draws
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.pytree import paths
 from innerloop.engine.types import Batch, Task
