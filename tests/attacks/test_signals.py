@@ -62,7 +62,7 @@ def test_a_block_of_minutes_is_left_in_the_middle(tmp_path: Path):
         process.send_signal(signal.SIGHUP)
         said = process.told()
     assert process.returncode == 128 + signal.SIGHUP, said
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15  # the block alone would take minutes
     stopped = re.search(r"Stopped at meta-step (\d+); everything is saved", said)
     assert stopped is not None, said
     assert "Traceback" not in said

@@ -49,7 +49,6 @@ class Basics:
     resume: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """Resume the run in this folder; only its length may change."""
     devices: Devices = None
-    """CPU devices to split tasks over."""
     distributed: bool = False
     """Run as one of several processes. Slurm, Open MPI or Kubernetes tell which one; otherwise set the next three
     options, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
