@@ -73,7 +73,7 @@ class AnalyzedModel:
         evaluation = changed(trained.config.evaluation, {"steps": steps})
         data = changed(trained.config.data, {"shots": shots})
         config = replace(trained.config, evaluation=evaluation, data=data)
-        e = supervised(trained.experiment.with_config(config))
+        e = supervised(trained.experiment).with_config(config)
         queries = None
         if e.splits:  # as many, or all that the smallest class has left after its shots
             queries = max(1, min(MANY_QUERIES, int(e.classes_of(part).counts.min()) - config.data.shots))

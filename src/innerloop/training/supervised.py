@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array
 
 from innerloop.config.data_settings import SORT
-from innerloop.config.schema import Normalization
+from innerloop.config.schema import Config, Normalization
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import Score, evaluator, steps_to_record
 from innerloop.engine.loss import Loss
@@ -49,6 +49,10 @@ class SupervisedExperiment(Experiment):
     def classification(self) -> bool:
         """Whether tasks are episodes of classes."""
         return self.config.data.spec.kind == "images"
+
+    def with_config(self, config: Config) -> "SupervisedExperiment":
+        """The same data with other settings."""
+        return replace(self, config=config)
 
     def data_hashes(self) -> dict[str, str]:
         """SHA-256 of each set of classes; none for sinusoids."""
