@@ -18,6 +18,7 @@ Their code solves another system, (2 I + H / (lambda + 10)) x = g; this is the p
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,8 @@ from innerloop.errors import InnerloopError, check_count
 @dataclass(frozen=True)
 class IMAML(Algorithm):
     """The algorithm that `imaml` returns."""
+
+    second_order: ClassVar[bool] = False
 
     proximal: float = 1.0
     cg_steps: int = 20

@@ -6,6 +6,8 @@ At test time the model is fine-tuned by the same inner loop as with other algori
 section 5.1).
 """
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 
@@ -18,6 +20,9 @@ from innerloop.engine.types import LossFn, Params, Task
 
 class Joint(Algorithm):
     """The algorithm that `joint` returns."""
+
+    second_order: ClassVar[bool] = False
+    adapts_in_training: ClassVar[bool] = False
 
     def meta_grad(self, meta_params: Params, task: Task, *, key: MaybeKey = None) -> tuple[Params, MetaInfo]:
         """The gradient of the query loss, without an inner loop."""

@@ -12,6 +12,7 @@ trained for this purpose, it is dynamic evaluation (Krause et al. 2018, arXiv 17
 """
 
 from dataclasses import replace
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,8 @@ from innerloop.errors import InnerloopError
 
 class OnlineMAML(MAML):
     """The algorithm that `online_maml` returns."""
+
+    reads_query: ClassVar[bool] = False
 
     def loss_through_inner_loop(
         self, meta_params: Params, task: Task, *, key: MaybeKey = None

@@ -12,6 +12,7 @@ part of theta, so that the gradient remains a function of only theta and the tas
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 from jaxtyping import PyTree
@@ -31,6 +32,9 @@ from innerloop.errors import InnerloopError
 @dataclass(frozen=True)
 class Reptile(Algorithm):
     """The algorithm that `reptile` returns."""
+
+    second_order: ClassVar[bool] = False
+    reads_query: ClassVar[bool] = False
 
     alpha: float | None = None
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.distribution import check_distribution, with_jax_arrays
+from innerloop.engine.distribution import check_distribution, check_samples, with_jax_arrays
 from innerloop.engine.evaluate import Score, evaluator
 from innerloop.engine.learning_check import check_learns
 from innerloop.engine.loss import with_state
@@ -117,5 +117,7 @@ def loop_over(
     if isinstance(tasks, StreamedEpisodes):
         return StreamedOuterLoop(algorithm, optimizer, tasks, meta_batch=meta_batch, chunk=chunk, mesh=mesh)
     batches = not hasattr(tasks, "sample") and (callable(tasks) or isinstance(tasks, Iterable))
+    if not batches:
+        check_samples(tasks, "fit")
     kind: Any = IteratorOuterLoop if batches else OuterLoop
     return kind(algorithm, optimizer, tasks, meta_batch=meta_batch, chunk=chunk, mesh=mesh)
