@@ -87,6 +87,8 @@ class MetaObjective:
 
         First-order algorithms (`second_order` is False) shift the parameters by a constant.
         """
+        if not self.algorithm.inner.steps:
+            return lambda params, support: params
         own = self.algorithm.adapt
         return own if self.algorithm.second_order else _first_order(own)
 
