@@ -12,7 +12,7 @@ import optax
 import pytest
 from rl_cases import PLAIN, table_policy
 
-from innerloop.algorithms import anil, cavia, imaml, joint, maml, meta_sgd, protomaml
+from innerloop.algorithms import anil, cavia, imaml, joint, maml, meta_sgd, online_maml, protomaml
 from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
 from innerloop.rl import MetaObjective, evaluate_policy, surrogates
@@ -74,7 +74,7 @@ def test_anil_moves_the_head_alone(collected: Any):
     assert np.abs(adapted.log_std - POLICY.log_std).max() > 0
 
 
-@pytest.mark.parametrize("make", [cavia, imaml, meta_sgd, protomaml])
+@pytest.mark.parametrize("make", [cavia, imaml, meta_sgd, protomaml, online_maml])
 def test_an_algorithm_that_adapts_in_another_way_is_refused(make: Any):
     """The policies that act would not be those that it computes from the data."""
     with pytest.raises(

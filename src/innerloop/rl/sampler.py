@@ -99,7 +99,8 @@ class MetaSampler:
         """Raise InnerloopError for an algorithm whose adaptation the sampler does not repeat."""
         check_is_algorithm(self.algorithm, "MetaSampler")
         kind = type(self.algorithm)
-        if (kind.inner_for, kind.start) != (Algorithm.inner_for, Algorithm.start):
+        plain = (kind.inner_for, kind.start) == (Algorithm.inner_for, Algorithm.start)
+        if not plain or self.inner.stream:
             wrong = (
                 "a policy acts and adapts by the plain inner loop, which is not all that this algorithm does"
             )
