@@ -8,8 +8,6 @@ the inner loop.
 Finn, Abbeel and Levine 2017, section 5.2, arXiv 1703.03400; Nichol, Achiam and Schulman 2018, arXiv 1803.02999.
 """
 
-from typing import ClassVar
-
 import jax
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
@@ -22,7 +20,7 @@ from innerloop.engine.types import LossFn, Params, Task
 class FOMAML(Algorithm):
     """The algorithm that `fomaml` returns."""
 
-    second_order: ClassVar[bool] = False
+    second_order = False
 
     def meta_grad(self, meta_params: Params, task: Task, *, key: MaybeKey = None) -> tuple[Params, MetaInfo]:
         """The gradient of the query loss at the adapted parameters."""

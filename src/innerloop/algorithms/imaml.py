@@ -18,7 +18,6 @@ Their code solves another system, (2 I + H / (lambda + 10)) x = g; this is the p
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +39,7 @@ from innerloop.errors import InnerloopError, check_count
 class IMAML(Algorithm):
     """The algorithm that `imaml` returns."""
 
-    second_order: ClassVar[bool] = False
+    second_order = False
 
     proximal: float = 1.0
     cg_steps: int = 20

@@ -6,8 +6,6 @@ At test time the model is fine-tuned by the same inner loop as with other algori
 section 5.1).
 """
 
-from typing import ClassVar
-
 import jax
 import jax.numpy as jnp
 
@@ -21,8 +19,8 @@ from innerloop.engine.types import LossFn, Params, Task
 class Joint(Algorithm):
     """The algorithm that `joint` returns."""
 
-    second_order: ClassVar[bool] = False
-    adapts_in_training: ClassVar[bool] = False
+    second_order = False
+    adapts_in_training = False
 
     def meta_grad(self, meta_params: Params, task: Task, *, key: MaybeKey = None) -> tuple[Params, MetaInfo]:
         """The gradient of the query loss, without an inner loop."""

@@ -12,7 +12,6 @@ trained for this purpose, it is dynamic evaluation (Krause et al. 2018, arXiv 17
 """
 
 from dataclasses import replace
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,7 @@ from innerloop.errors import InnerloopError
 class OnlineMAML(MAML):
     """The algorithm that `online_maml` returns."""
 
-    reads_query: ClassVar[bool] = False
+    reads_query = False
 
     def loss_through_inner_loop(
         self, meta_params: Params, task: Task, *, key: MaybeKey = None

@@ -12,7 +12,6 @@ part of theta, so that the gradient remains a function of only theta and the tas
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import jax
 from jaxtyping import PyTree
@@ -33,8 +32,8 @@ from innerloop.errors import InnerloopError
 class Reptile(Algorithm):
     """The algorithm that `reptile` returns."""
 
-    second_order: ClassVar[bool] = False
-    reads_query: ClassVar[bool] = False
+    second_order = False
+    reads_query = False
 
     alpha: float | None = None
 
