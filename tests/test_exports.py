@@ -134,3 +134,5 @@ def test_a_star_imports_every_public_name():
     found: dict = {}
     exec("from innerloop import *", found)
     assert set(innerloop.HOMES) <= set(found)
+    exec("from innerloop.rl import *", found)
+    assert callable(found["fit"])  # not the module `innerloop.rl.fit`

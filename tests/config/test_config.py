@@ -71,6 +71,12 @@ def test_recipes_change_no_data(name: str):
     assert ours.model.start in ("", *shipped.names())
 
 
+def test_policies_keep_no_snapshots():
+    """Only `innerloop analyze` reads them, which takes no policies."""
+    kept = {config.data.spec.kind for config in all_presets().values() if config.outer.snapshots}
+    assert kept == {"regression", "images"}
+
+
 # The papers and their code, in their own numbers: meta-steps, how the outer step decays, tasks, inner steps, inner step
 # size, its factor for a mean loss, steps at test, queries at test, shots and queries in training, rotated test classes.
 PRINTED = {

@@ -65,6 +65,13 @@ def made(spec: AlgorithmSpec, **inner: Any) -> Algorithm:
     return spec.make(LOSS, InnerLoop(rule, STEPS, **inner), outer_loss_fn=OUTER, settings=SETTINGS)
 
 
+@pytest.mark.parametrize("spec", EVERY, ids=lambda spec: spec.name)
+def test_the_class_says_what_the_table_says(spec: AlgorithmSpec):
+    facts = ("second_order", "reads_query", "adapts_in_training")
+    kind = type(made(spec))
+    assert [getattr(kind, name) for name in facts] == [getattr(spec, name) for name in facts]
+
+
 def moved_by(spec: AlgorithmSpec) -> tuple[str, ...]:
     every = {"all": ("body", "head", "context"), "body": ("body", "context")}
     return every.get(spec.adapts, (spec.adapts,))

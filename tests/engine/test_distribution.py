@@ -110,6 +110,10 @@ NONE = {
     "a class": (Sinusoid, "got the class Sinusoid"),
     "a task": (task(1.0), "got Task"),
     "nothing": (None, "got NoneType"),
+    "an environment": (
+        SimpleNamespace(sample_task=slope),
+        "got SimpleNamespace; train policies .*MetaIterations",
+    ),
 }
 
 

@@ -76,7 +76,7 @@ class Bowl(MetaObjective):
 @pytest.mark.parametrize("make", [gradient_update, lambda *given: ppo_update(*given, epochs=2)])
 def test_policies_too(make: Any):
     params = {"w": jnp.array([3.0, 4.0])}
-    step = make(Bowl(ALGORITHM, ALGORITHM.adapt), optax.lbfgs())
+    step = make(Bowl(ALGORITHM), optax.lbfgs())
     state = step.init(params)
     for _ in range(2):
         params, state, _ = step.step(params, state, Task(X, X))

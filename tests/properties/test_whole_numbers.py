@@ -16,7 +16,8 @@ import innerloop.engine.evaluate
 import innerloop as il
 from innerloop.engine.persistent_adam import persistent_adam
 from innerloop.parallel.mesh import task_mesh
-from innerloop.rl.sampler import MetaSampler
+from innerloop.rl import Bandit, MetaIterations, MetaObjective, MetaSampler, SampleProcessor, surrogates
+from innerloop.rl import gradient_update
 params, tasks, key = {"w": jnp.zeros(2)}, il.Sinusoid(2, 2), jax.random.key(0)
 loss = il.mean_squared_error(lambda params, x: x * params["w"].sum())
 algorithm = il.maml(loss, il.InnerLoop(optax.sgd(0.1), 2))
@@ -25,6 +26,10 @@ task = tasks.sample(key)
 evaluator = lambda **changes: innerloop.engine.evaluate.evaluator(algorithm, tasks, **{"num_tasks": 4, **changes})
 classes = il.ClassArrays.from_lists([np.zeros((2, 4, 4, 1), np.float32)] * 2, ["a", "b"])
 curve = innerloop.engine.evaluate.Curve((0,), {"loss": np.zeros((2, 1))})
+sampled = lambda *given: MetaSampler(*given, *[Bandit(), algorithm, SampleProcessor()][len(given):])
+iterations = lambda: MetaIterations(
+    sampled(), gradient_update(MetaObjective(sampled().replayed), optax.sgd(0.1)), meta_batch=2
+)
 evaluated = lambda **changes: il.evaluate(algorithm, params, tasks, key=key, **{"num_tasks": 4, **changes})
 """
 REFUSED = {
@@ -156,6 +161,25 @@ REFUSED |= {
     ),
     "il.BatchLoss(None)": "BatchLoss: `measure` must be a function, got NoneType; pass `measure(outputs, targets)`.",
     "il.Loss(loss, random='no')": "Loss: `random` must be True or False, got 'no'.",
+    "il.maml(surrogates.clipped, algorithm.inner).adapt(params, task.support)": "loss_fn: cannot be computed "
+    f"(clipped() takes 1 positional argument but 2 were given), {SHAPES}; pass a function of (params, batch); if "
+    "yours makes a loss, call it, as in `surrogates.clipped(0.2)`.",
+    # Policies
+    "sampled(Bandit(), algorithm, SampleProcessor(), '4')": "MetaSampler.trajectories: must be a whole number, got "
+    "'4'.",
+    "sampled(Bandit)": "Bandit: an environment must be an instance, got the class; pass Bandit(...).",
+    "sampled(None)": "NoneType: an environment needs `horizon`; see innerloop.rl.Environment.",
+    "sampled(Bandit(), algorithm, None)": "MetaSampler: needs a processor, got NoneType; pass SampleProcessor().",
+    "sampled(Bandit(), algorithm, SampleProcessor)": "MetaSampler: needs a processor, got SampleProcessor; pass "
+    "SampleProcessor().",
+    "MetaIterations(Bandit(), None, meta_batch=2)": "MetaIterations: needs a MetaSampler, got Bandit.",
+    "MetaIterations(sampled(), None, meta_batch=2)": "MetaIterations: needs an outer step, got NoneType; pass "
+    "trpo_update(MetaObjective(sampler.replayed), TrustRegion()), for example.",
+    "iterations().run(None, 0)": "MetaIterations.run: `steps` must be 1 or more, got 0.",
+    "iterations().run(None, 1)": "MetaIterations.run: needs a MetaState, got NoneType; pass the state that `init` or "
+    "`run` returned.",
+    "il.evaluate(algorithm, params, Bandit(), key=key)": "evaluate: `tasks` must be a distribution of tasks, got "
+    "Bandit; train policies with innerloop.rl.MetaIterations, and evaluate them with rl.evaluate_policy.",
     # Settings and names
     "il.reptile(loss, algorithm.inner, alpha='1')": "reptile: `alpha` must be a number, got '1'.",
     "il.imaml(loss, algorithm.inner, proximal=None)": "imaml: `proximal` must be a number, got None.",

@@ -14,9 +14,9 @@ from innerloop.engine.curve import join
 from innerloop.engine.diagnosis import Diverged
 from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
-from innerloop.rl import MetaIterations, MetaObjective, MetaSampler, evaluator, gradient_update, surrogates
+from innerloop.rl import MetaIterations, MetaObjective, MetaSampler, gradient_update, surrogates
 from innerloop.rl.environments import Navigation, Transition
-from innerloop.rl.evaluate import _check_broken
+from innerloop.rl.evaluate import _check_broken, evaluator
 from innerloop.rl.policies import GaussianPolicy
 from innerloop.rl.restarting_rollout import restarting_rollout
 from innerloop.rl.rollout import Trajectories, rollout
@@ -139,7 +139,7 @@ def loop(
 ) -> MetaIterations:
     algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.1), 1), outer_loss_fn=query)
     sampler = MetaSampler(environment, algorithm, SampleProcessor(), 3)
-    step = gradient_update(MetaObjective(sampler.replayed, sampler.replayed.adapt), optax.sgd(rate))
+    step = gradient_update(MetaObjective(sampler.replayed), optax.sgd(rate))
     return MetaIterations(sampler, step, meta_batch=2, **settings)
 
 

@@ -87,7 +87,7 @@ class Walk:
 GAUSSIAN = GaussianPolicy(2, 2, hidden=(4,), key=jax.random.key(0))
 CATEGORICAL = CategoricalPolicy(2, 2, hidden=(), key=jax.random.key(0))
 KEY = jax.random.key(1)
-OBJECTIVE = MetaObjective(maml(surrogates.dice, InnerLoop(optax.sgd(0.1), 1)), lambda params, support: params)
+OBJECTIVE = MetaObjective(maml(surrogates.dice, InnerLoop(optax.sgd(0.1), 1)))
 RNG = np.random.default_rng(0)
 
 
@@ -95,7 +95,7 @@ def iterations(environment: Any, policy: Any = GAUSSIAN) -> Any:
     """The state before training, as a user begins."""
     algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.1), 1), outer_loss_fn=surrogates.ratio)
     sampler = MetaSampler(environment, algorithm, SampleProcessor(), 3)
-    step = gradient_update(MetaObjective(sampler.replayed, sampler.replayed.adapt), optax.adam(1e-3))
+    step = gradient_update(MetaObjective(sampler.replayed), optax.adam(1e-3))
     loop = MetaIterations(sampler, step, meta_batch=2)
     return loop.start(policy, KEY)
 
@@ -159,7 +159,7 @@ def test_what_fits_is_left_alone(make: Any):
         (Navigation, policy(GaussianPolicy, 3, 2), r"cannot read observations of shape \(\d, 2\)"),
         (lambda: Oracle(Navigation()), GAUSSIAN, r"cannot read observations of shape \(\d, 4\)"),
         (lambda: TabularMDP(3, 2, 4), policy(GaussianPolicy, 3, 2), "an action is an index below 2"),
-        (Navigation, jnp.zeros(3), r"cannot read observations"),
+        (Navigation, jnp.zeros(3), r"policy: it must be callable, got ArrayImpl; use a GaussianPolicy"),
     ],
 )
 def test_policies_that_do_not_fit(make: Any, given: Any, message: str, begin: str):
@@ -308,8 +308,13 @@ def test_policies_that_return_something_else(answer: Any, message: str):
         ),
         (
             {"task": lambda x: jnp.zeros(2)},
-            "MetaIterations: `Walk.sample_task` does not depend on its key",
+            "MetaIterations: `Walk.sample_task` does not depend on its key.* with jax.random.choice",
         ),
+        (
+            {"reward": lambda x: x if x > 0 else -x},
+            "Walk: `step` cannot be compiled .*; use jnp.where",
+        ),
+        ({"seen": lambda x: x if x[0] > 0 else -x}, "Walk: `reset` cannot be compiled"),
         (
             {"task": lambda x: RNG.normal(size=2)},
             "`Walk.sample_task` does not depend on its key",
@@ -409,10 +414,14 @@ def test_inner_steps_have_trajectories_of_their_own():
     sampler = MetaSampler(Walk(), algorithm, SampleProcessor(), 3)
     keys = jax.random.split(KEY, 2)
     tasks = jax.eval_shape(lambda: sample_meta_batch(sampler, GAUSSIAN, keys)).tasks
-    gradient = lambda algorithm: MetaObjective(algorithm, algorithm.adapt).gradient
+    gradient = lambda algorithm: MetaObjective(algorithm).gradient
     with pytest.raises(
         InnerloopError, match="2 inner steps must read 6 trajectories.*got minibatch None; pass the"
     ):
         jax.eval_shape(gradient(algorithm), GAUSSIAN, tasks)
+    with pytest.raises(InnerloopError, match="0 inner steps must read 6 trajectories"):
+        jax.eval_shape(gradient(algorithm.with_inner(steps=0)), GAUSSIAN, tasks)
+    with pytest.raises(InnerloopError, match="2 inner steps must read 0 trajectories"):
+        jax.eval_shape(gradient(algorithm), GAUSSIAN, tasks._replace(support=None))
     with pytest.raises(InnerloopError, match="got minibatch 2"):
         jax.eval_shape(gradient(algorithm.with_inner(minibatch=2)), GAUSSIAN, tasks)

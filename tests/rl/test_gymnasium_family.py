@@ -1,5 +1,6 @@
 """A user's Gymnasium environments: tasks reach them, seeds decide everything, ends are kept, order is checked."""
 
+import copy
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
 from innerloop.rl import surrogates
 from innerloop.rl.environments.gymnasium.family import GymnasiumFamily
-from innerloop.rl.environments.gymnasium.pool import Group, Groups
+from innerloop.rl.environments.gymnasium.pool import Group, Groups, TaskOptions
 from innerloop.rl.environments.oracle import Oracle
 from innerloop.rl.fit import check_fit
 from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
@@ -254,6 +255,45 @@ def test_environments_that_are_not_gymnasiums(make: Any, message: str):
     """Told before training, not from within a compiled program."""
     with pytest.raises(InnerloopError, match=message):
         check_fit(GymnasiumFamily(make, lambda key: jax.random.uniform(key, (1,)), 7), POLICY)
+
+
+class Deaf(Line):
+    """Reads another option alone."""
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        assert options is None or options.get("low") is None
+        return super().reset(seed=seed)
+
+
+def test_an_environment_that_ignores_its_task():
+    settings = Deaf, lambda key: jax.random.uniform(key, (1,)), 7
+    with pytest.raises(
+        InnerloopError, match="does not read `options.*so that all tasks .*; pass `set_task=`"
+    ):
+        GymnasiumFamily(*settings).probe()
+    GymnasiumFamily(*settings, lambda environment, task: None).probe()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda options: options["task"],
+        lambda options: options.get("task"),
+        lambda options: options.pop("task"),
+        dict,
+        lambda options: {**options},
+        lambda options: {} | options,
+        copy.copy,
+        copy.deepcopy,
+        lambda options: list(options.values()),
+    ],
+)
+def test_every_way_to_read_a_task(read: Any):
+    options = TaskOptions(np.zeros(1))
+    assert "task" in options
+    assert not options.read
+    read(options)
+    assert options.read
 
 
 def test_a_probe_closes_its_copy_even_if_it_fails_and_reaches_through_an_oracle():

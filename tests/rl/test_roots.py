@@ -136,7 +136,7 @@ OUTER = {
 def test_rewards_that_are_all_zero_move_nothing(outer: str, rule: Any):
     algorithm = maml(surrogates.dice, InnerLoop(rule, 1), outer_loss_fn=surrogates.ratio)
     sampler = MetaSampler(Even(horizon=3), algorithm, SampleProcessor(), 3)
-    step = OUTER[outer](MetaObjective(sampler.replayed, sampler.replayed.adapt))
+    step = OUTER[outer](MetaObjective(sampler.replayed))
     loop = MetaIterations(sampler, step, meta_batch=2)
     state, info = loop.run(loop.start(GAUSSIAN, jax.random.key(1)), 2)
     jax.tree.map(np.testing.assert_array_equal, state.params, GAUSSIAN)
@@ -149,7 +149,7 @@ def test_equal_rewards_keep_everything_finite(normalise: bool):
     algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.5), 2), outer_loss_fn=surrogates.ratio)
     processor = SampleProcessor(baseline="none", normalise=normalise)
     sampler = MetaSampler(Even(horizon=3, pay=1.0), algorithm, processor, 3)
-    step = OUTER["adam"](MetaObjective(sampler.replayed, sampler.replayed.adapt))
+    step = OUTER["adam"](MetaObjective(sampler.replayed))
     loop = MetaIterations(sampler, step, meta_batch=2)
     state, _ = loop.run(loop.start(GAUSSIAN, jax.random.key(1)), 2)
     assert np.isfinite(ravel_pytree(state.params)[0]).all()

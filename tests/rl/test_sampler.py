@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from rl_cases import PLAIN, table_policy
 
-from innerloop.algorithms import anil, cavia, imaml, maml, meta_sgd, protomaml
+from innerloop.algorithms import anil, cavia, imaml, joint, maml, meta_sgd, online_maml, protomaml
 from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
-from innerloop.rl import surrogates
+from innerloop.rl import MetaObjective, evaluate_policy, surrogates
 from innerloop.rl.baseline import _features
-from innerloop.rl.environments import Navigation, Oracle, TabularMDP
+from innerloop.rl.environments import Bandit, Navigation, Oracle, TabularMDP
 from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
 from innerloop.rl.rollout import Trajectories, rollout
 from innerloop.rl.sample_processor import SampleProcessor
@@ -73,13 +74,31 @@ def test_anil_moves_the_head_alone(collected: Any):
     assert np.abs(adapted.log_std - POLICY.log_std).max() > 0
 
 
-@pytest.mark.parametrize("make", [cavia, imaml, meta_sgd, protomaml])
+@pytest.mark.parametrize("make", [cavia, imaml, meta_sgd, protomaml, online_maml])
 def test_an_algorithm_that_adapts_in_another_way_is_refused(make: Any):
     """The policies that act would not be those that it computes from the data."""
     with pytest.raises(
         InnerloopError, match="acts and adapts by the plain inner loop, .* got .*; use maml, fo"
     ):
         replace(COLLECTOR, algorithm=make(surrogates.log_probability, ALGORITHM.inner))
+
+
+@pytest.mark.usefixtures("float64")
+def test_joint_training_acts_without_adapting():
+    """Its meta-gradient is that of theta's own mean return, here in closed form; at test, it adapts."""
+    policy, arms = table_policy(1, 3), jnp.array([0.9, 0.2, 0.4])
+    sampler = MetaSampler(Bandit(3), joint(surrogates.dice, InnerLoop(optax.sgd(5.0), 1)), PLAIN, 100_000)
+    found = jax.jit(lambda policy: sampler.collect(policy, KEYS[:1], arms[None]))(policy)
+    assert found.returns.shape == (1, 1)
+    grads, _ = sampler.replayed.meta_grad(policy, jax.tree.map(lambda x: x[0], found.tasks))
+    chance = jax.nn.softmax(policy(jnp.ones((1, 1))).logits[0])
+    np.testing.assert_allclose(grads.logits.head.bias, -chance * (arms - chance @ arms), atol=0.01)
+    objective = MetaObjective(sampler.replayed)
+    jax.tree.map(np.testing.assert_array_equal, objective.adapt(policy, None), policy)
+    tested = evaluate_policy(replace(sampler, trajectories=50), policy, key=KEYS[0], num_tasks=25)
+    assert (tested.steps, tested.tasks) == ((0, 1), 25)
+    before, after = tested.mean("return")
+    assert after - before > 0.1 > tested.ci95("return").max() > 0
 
 
 def test_a_rule_keeps_its_state_between_steps():

@@ -377,7 +377,7 @@ def test_divergence_is_told_where_it_happened(tmp_path: Path):
             "parameter `w` holds NaN; give parameters without NaN",
         ),
         ({"params": {"a/b": jnp.ones(1), "a": {"b": jnp.ones(1)}}}, "two parameters share a path, got a/b"),
-        ({"tasks": il.Sinusoid}, "`tasks` must be a distribution of tasks"),
+        ({"tasks": il.Sinusoid}, "fit: `tasks` must be a distribution of tasks"),
         ({"validation": il.Sinusoid}, "`validation` must be a distribution of tasks"),
         ({"mode": "min", "validation": None}, "`mode` needs a validation"),
         ({"score": drifting, "validation": None}, "`score` needs a validation"),

@@ -20,6 +20,8 @@ from innerloop.engine.types import LossFn, Params, Task
 class FOMAML(Algorithm):
     """The algorithm that `fomaml` returns."""
 
+    second_order = False
+
     def meta_grad(self, meta_params: Params, task: Task, *, key: MaybeKey = None) -> tuple[Params, MetaInfo]:
         """The gradient of the query loss at the adapted parameters."""
         trajectory = self.trajectory(meta_params, task.support, key=key)

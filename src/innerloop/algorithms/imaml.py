@@ -39,6 +39,8 @@ from innerloop.errors import InnerloopError, check_count
 class IMAML(Algorithm):
     """The algorithm that `imaml` returns."""
 
+    second_order = False
+
     proximal: float = 1.0
     cg_steps: int = 20
 

@@ -19,6 +19,9 @@ from innerloop.engine.types import LossFn, Params, Task
 class Joint(Algorithm):
     """The algorithm that `joint` returns."""
 
+    second_order = False
+    adapts_in_training = False
+
     def meta_grad(self, meta_params: Params, task: Task, *, key: MaybeKey = None) -> tuple[Params, MetaInfo]:
         """The gradient of the query loss, without an inner loop."""
         start = with_state(meta_params, self.loss_fn)

@@ -27,6 +27,8 @@ from innerloop.errors import InnerloopError
 class OnlineMAML(MAML):
     """The algorithm that `online_maml` returns."""
 
+    reads_query = False
+
     def loss_through_inner_loop(
         self, meta_params: Params, task: Task, *, key: MaybeKey = None
     ) -> tuple[Array, tuple[Array, PyTree]]:

@@ -32,6 +32,9 @@ from innerloop.errors import InnerloopError
 class Reptile(Algorithm):
     """The algorithm that `reptile` returns."""
 
+    second_order = False
+    reads_query = False
+
     alpha: float | None = None
 
     def init(self, params: Params) -> Params:

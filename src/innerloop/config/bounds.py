@@ -84,13 +84,18 @@ def check_bounds(settings: object, who: Callable[[str], str]) -> None:
         if value is None and field.optional:
             continue
         if wrong := _wrong_of(value, field.bounds, field.integer):
-            raise InnerloopError(who(name), wrong, got=shown(value))
+            raise InnerloopError(who(name), wrong, got=_shown(value))
 
 
 def check_number(who: str, value: object, bounds: Bounds, *, integer: bool = False) -> None:
     """Raise InnerloopError, on behalf of `who`, for a number that is out of bounds."""
     if wrong := wrong_number(value, bounds, integer):
-        raise InnerloopError(who, wrong, got=shown(value))
+        raise InnerloopError(who, wrong, got=_shown(value))
+
+
+def _shown(value: object) -> str:
+    """A value for the `got` of an error; text in quotes."""
+    return shown(repr(value) if isinstance(value, str) else value)
 
 
 def check_argument(who: str, name: str, value: Any, bounds: Bounds) -> None:

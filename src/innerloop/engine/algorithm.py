@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
@@ -83,6 +83,13 @@ class Algorithm(ABC):
     Raises:
         InnerloopError: `inner` is not an inner loop, or a loss is not a function.
     """
+
+    second_order: ClassVar[bool] = True
+    """Whether the meta-gradient differentiates through the inner loop."""
+    reads_query: ClassVar[bool] = True
+    """Whether the meta-gradient reads the query set."""
+    adapts_in_training: ClassVar[bool] = True
+    """Whether the meta-gradient runs the inner loop."""
 
     loss_fn: LossFn
     inner: InnerLoop

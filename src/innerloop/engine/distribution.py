@@ -34,6 +34,10 @@ def check_samples(tasks: object, who: str, argument: str = "tasks") -> None:
     if isinstance(tasks, type) or not callable(getattr(tasks, "sample", None)):
         got = f"the class {tasks.__name__}" if isinstance(tasks, type) else type(tasks).__name__
         hint = "pass an object with a method `sample(key)` that returns a Task"
+        if hasattr(tasks, "sample_task"):  # an environment
+            hint = (
+                "train policies with innerloop.rl.MetaIterations, and evaluate them with rl.evaluate_policy"
+            )
         raise InnerloopError(who, f"`{argument}` must be a distribution of tasks", got=got, hint=hint)
 
 
@@ -54,10 +58,12 @@ def check_random(
     who: str,
     name: str,
     check: Callable[[object, str, str], None] = lambda drawn, who, name: None,
+    *,
+    fixed: str = "use innerloop.TaskList for fixed tasks",
 ) -> None:
     """Raise InnerloopError, on behalf of `who`, unless `draw` takes its randomness from its key and nothing else.
 
-    `check(drawn, who, name)` validates what was drawn, a pytree of arrays.
+    `check(drawn, who, name)` validates what was drawn, a pytree of arrays; `fixed` says what to do with fixed tasks.
     """
     check_key(key, who)
 
@@ -74,7 +80,7 @@ def check_random(
         first, second = _traced_twice(traced, key)
     if not any(dependent(first.jaxpr, [True] * len(first.jaxpr.invars))):
         wrong = f"`{name}` does not depend on its key: all tasks would be the same"
-        hint = "draw from the key with jax.random, or use innerloop.TaskList for fixed tasks"
+        hint = f"draw from the key with jax.random, or {fixed}"
         raise InnerloopError(who, wrong, hint=hint)
     _check_alike(first, second, who, name)
 

@@ -59,8 +59,9 @@ class MeshLoop(ABC):
         chunk: int | None = None,
         mesh: Mesh | None = None,
     ):
-        meta_batch = check_count("OuterLoop", "meta_batch", meta_batch)
-        chunk = chunk if chunk is None else check_count("OuterLoop", "chunk", chunk)
+        who = type(self).__name__
+        meta_batch = check_count(who, "meta_batch", meta_batch)
+        chunk = chunk if chunk is None else check_count(who, "chunk", chunk)
         self.init_optimizer, self.meta_batch = init_optimizer, meta_batch
         self.mesh = task_mesh(meta_batch) if mesh is None else mesh
         self.share, self.chunk = split_evenly(meta_batch, self.mesh, chunk)
@@ -106,10 +107,11 @@ class MeshLoop(ABC):
             InnerloopError: `steps` is below 1, or the state was consumed by an earlier call.
             Diverged: an InnerloopError that names the first update, task and inner step that were not finite.
         """
-        check_choice("OuterLoop.run", "on_nonfinite", on_nonfinite, ("raise", "ignore"))
-        steps = check_count("OuterLoop.run", "steps", steps)
-        max_steps = max_steps if max_steps is None else check_count("OuterLoop.run", "max_steps", max_steps)
-        check_state(state)
+        who = f"{type(self).__name__}.run"
+        check_choice(who, "on_nonfinite", on_nonfinite, ("raise", "ignore"))
+        steps = check_count(who, "steps", steps)
+        max_steps = max_steps if max_steps is None else check_count(who, "max_steps", max_steps)
+        check_state(state, who)
         if not self.programs:
             self.check_tasks(state.key)
         program, count = self.compiled(state.key, steps, max_steps)

@@ -58,11 +58,11 @@ def without_aliases(state: MetaState) -> MetaState:
     return jax.tree.map(own, state)
 
 
-def check_state(state: object) -> None:
-    """Raise InnerloopError unless this is a state whose arrays have not been donated to an earlier run."""
+def check_state(state: object, who: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless this is a state whose arrays no earlier run has consumed."""
     if not isinstance(state, MetaState):
         hint = "pass the state that `init` or `run` returned"
-        raise InnerloopError("OuterLoop.run", "needs a MetaState", got=type(state).__name__, hint=hint)
+        raise InnerloopError(who, "needs a MetaState", got=type(state).__name__, hint=hint)
     if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
         hint = "continue with the state that `run` returned"
-        raise InnerloopError("OuterLoop.run", "this state was consumed by an earlier run", hint=hint)
+        raise InnerloopError(who, "this state was consumed by an earlier run", hint=hint)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.curve import Curve
+from innerloop.engine.curve import Curve, join
 from innerloop.engine.evaluate import check_num_tasks, iterate_batches, whole_batches
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError, check_choice
@@ -17,49 +17,68 @@ from innerloop.parallel.mesh import REPLICATED, SPLIT, task_mesh
 from innerloop.parallel.param_sharding import on_mesh
 from innerloop.rl.broken_trajectories import MAX_BROKEN_SHARE
 from innerloop.rl.environments.base import check_tasks
+from innerloop.rl.fit import check_fit
 from innerloop.rl.interaction import draw_tasks
-from innerloop.rl.sampler import MetaSampler, sample_meta_batch
+from innerloop.rl.sampler import MetaSampler, returns_and_broken, split_draws
+
+WHO = "evaluate_policy"
+
+
+def evaluate_policy(
+    sampler: MetaSampler,
+    policy: Params,
+    *,
+    key: PRNGKeyArray,
+    num_tasks: int,
+    on_broken: Literal["raise", "keep"] = "raise",
+) -> Curve:
+    """The returns on held-out tasks after 0..k inner steps, as a Curve of `return`.
+
+    The return after i steps is the mean over the trajectories of a task that act with theta_i; actions are drawn from
+    the policy. They are sampled after theta_i was computed, so the estimate is unbiased; the next step then learns from
+    them. Broken trajectories (a reward or a state is not finite) have no return: the mean is over the others, and the
+    curve's `counts` has the number of `broken` ones.
+
+    Args:
+        sampler: collects the trajectories, with the inner loop used at test time.
+        policy: the initial policy, as in the state of `MetaIterations`.
+        key: determines the tasks and the actions; task i depends only on the key and i.
+        num_tasks: the number of tasks, at least 2.
+        on_broken: "raise" raises an error if more than a tenth of the trajectories with any theta_i broke; "keep" only
+            counts them.
+
+    Raises:
+        InnerloopError: there are fewer than two tasks, they do not depend on the key, the policy does not fit the
+            environment, or too many trajectories broke.
+    """
+    run = evaluator(sampler, tasks=num_tasks, on_broken=on_broken)
+    check_fit(sampler.environment, policy)
+    return join(list(run(policy, key)))
 
 
 def evaluator(
     sampler: MetaSampler, *, tasks: int, part: int = 20, on_broken: Literal["raise", "keep"] = "raise"
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
-    """A function that measures returns on held-out tasks, compiled on its first call.
+    """An evaluation that is compiled once: `run(params, key)` yields a Curve for every `part` tasks.
 
-    The return after i updates is that of the trajectories sampled with theta_i. They are sampled after theta_i was
-    computed, so the estimate is unbiased; the next update then learns from them. Broken trajectories
-    (`innerloop.rl.broken_trajectories`) have no return: the mean is over the others, and the curve counts them.
-
-    Args:
-        sampler: collects the trajectories, with the inner loop used at test time.
-        tasks: the number of held-out tasks; each has its own key.
-        part: number of tasks measured at a time.
-        on_broken: "raise" raises an error at the end if more than a tenth of the trajectories with any theta_i broke;
-            "keep" only counts them.
-
-    Returns:
-        `run(params, key)`, which yields a Curve of `return` for every `part` tasks; its `counts` has the number of
-        `broken` trajectories.
-
-    Raises:
-        InnerloopError: if there are fewer than two tasks; from `run`, if tasks do not depend on their keys, or too many
-            trajectories broke.
+    Other arguments, and errors, as in `evaluate_policy`; too many broken trajectories are an error at the end of `run`.
     """
-    check_choice("evaluator", "on_broken", on_broken, ("raise", "keep"))
-    tasks = check_num_tasks(tasks)
+    check_choice(WHO, "on_broken", on_broken, ("raise", "keep"))
+    tasks = check_num_tasks(tasks, WHO)
     part = whole_batches(part, tasks)
     mesh = task_mesh(part)
 
-    def returns_and_broken(params: Params, keys: Array) -> tuple[Array, Array]:
-        found = sample_meta_batch(sampler, params, keys)
-        return found.returns, jnp.sum(found.broken >= 0, -1)  # both `[tasks, policies]`
+    def returns_and_counts(params: Params, keys: Array) -> tuple[Array, Array]:
+        rolled = sampler.rollouts(params, *split_draws(sampler.environment, keys))
+        returns, broken = returns_and_broken(rolled)
+        return returns, jnp.sum(broken >= 0, -1)  # both `[tasks, policies]`
 
-    scored = on_mesh(returns_and_broken, mesh, (REPLICATED, SPLIT), SPLIT)
+    scored = on_mesh(returns_and_counts, mesh, (REPLICATED, SPLIT), SPLIT)
     record = tuple(range(sampler.inner.steps + 1))
     measured = iterate_batches(lambda params, keys, _: scored(params, keys), mesh, tasks, part)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
-        check_tasks(sampler.environment, key, "evaluator")
+        check_tasks(sampler.environment, key, WHO)
         counts = []
         for returns, broken in measured(params, key):
             counts.append(broken)
@@ -79,7 +98,7 @@ def _check_broken(broken: np.ndarray, sampler: MetaSampler) -> None:
         wrong = f"{type(sampler.environment).__name__} broke too often for a mean over the other trajectories"
         got = f"{maximum} of {whole} broken after {counted(worst, 'update')}"
         hint = "keep rewards finite, lower the inner step size, or in Python pass on_broken='keep'"
-        raise InnerloopError("evaluator", wrong, got=got, hint=hint)
+        raise InnerloopError(WHO, wrong, got=got, hint=hint)
 
 
 def example_rollouts(

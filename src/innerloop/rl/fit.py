@@ -8,6 +8,7 @@ from jaxtyping import PyTree
 from innerloop.config.bounds import COUNTS, check_number
 from innerloop.engine.distribution import check_repeatable
 from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError
 from innerloop.rl.environments.base import Environment
 from innerloop.rl.interaction import act, draw_tasks, raise_for, reset_all, step_all
 
@@ -40,6 +41,11 @@ def check_fit(environment: Environment, policy: Params) -> None:
 
 def check_members(environment: object) -> None:
     """Raise InnerloopError unless the environment has all members, and its sizes are integers of at least 1."""
+    if isinstance(environment, type):
+        name = environment.__name__
+        raise InnerloopError(
+            name, "an environment must be an instance", got="the class", hint=f"pass {name}(...)"
+        )
     for name in NEEDED:
         if not hasattr(environment, name):
             raise_for(environment, f"an environment needs `{name}`", hint="see innerloop.rl.Environment")

@@ -4,12 +4,14 @@ The checks run during tracing and read only shapes and dtypes. They cost nothing
 before anything runs.
 """
 
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray, PyTree
 
+from innerloop.engine.distribution import UNTRACEABLE
 from innerloop.engine.pytree import paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError, explained
@@ -39,7 +41,8 @@ def reset_all(
     """
 
     def reset(key: PRNGKeyArray) -> tuple[PyTree, Array]:
-        found: Any = environment.reset(key, task)
+        with _traceable(environment, "reset"):
+            found: Any = environment.reset(key, task)
         if type(found) is not tuple or len(found) != 2:  # a state alone may be a NamedTuple of two
             raise_for(environment, "`reset` must return (state, observation)", _kind(found))
         state, observation = found
@@ -77,7 +80,8 @@ def step_all(environment: Environment, keys: Array, state: PyTree, action: Array
     """
 
     def step(key: PRNGKeyArray, state: PyTree, action: Array) -> Transition:
-        after: Any = environment.step(key, state, action)
+        with _traceable(environment, "step"):
+            after: Any = environment.step(key, state, action)
         if not isinstance(after, Transition):
             hint = "return innerloop.rl.Transition(state, observation, reward, done)"
             raise_for(environment, "`step` must return a Transition", _kind(after), hint)
@@ -92,8 +96,19 @@ def step_all(environment: Environment, keys: Array, state: PyTree, action: Array
     return jax.vmap(step)(keys, state, action)
 
 
+def _traceable(environment: Environment, method: str) -> AbstractContextManager[None]:
+    """Turn JAX's errors about a method of the environment into an InnerloopError."""
+    hint = "use jnp.where and other functions of jax.numpy instead of `if`, int() and float() on values of arrays"
+    return explained(
+        type(environment).__name__, f"`{method}` cannot be compiled", hint=hint, errors=UNTRACEABLE
+    )
+
+
 def _distributions(policy: Params, observation: Array) -> Distribution:
     """The policy's distributions, one for each observation."""
+    if not callable(policy):
+        hint = "use a GaussianPolicy or a CategoricalPolicy, or a pytree of your own with `__call__`"
+        raise InnerloopError("policy", "it must be callable", got=type(policy).__name__, hint=hint)
     wrong = f"it cannot read observations of shape {observation.shape}"
     with explained("policy", wrong, hint="build it for the environment's `observation_size`"):
         found: Any = policy(observation)  # pyright: ignore[reportCallIssue]

@@ -10,6 +10,7 @@ from innerloop.engine.diagnosis import Diverged
 from innerloop.engine.mesh_loop import MeshLoop
 from innerloop.engine.meta_state import MetaState, restore_to_device
 from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import mean_over_devices
 from innerloop.rl.broken_trajectories import first_fatal, in_words
 from innerloop.rl.environments.base import check_tasks
@@ -40,8 +41,16 @@ class MetaIterations(MeshLoop):
             mesh: the devices (None: all).
 
         Raises:
-            InnerloopError: if the meta-batch cannot be divided evenly over devices and chunks.
+            InnerloopError: if `sampler` or `outer_step` is something else, or the meta-batch cannot be divided evenly
+                over devices and chunks.
         """
+        if not isinstance(sampler, MetaSampler):
+            raise InnerloopError("MetaIterations", "needs a MetaSampler", got=type(sampler).__name__)
+        if not isinstance(outer_step, OuterStep):
+            hint = "pass trpo_update(MetaObjective(sampler.replayed), TrustRegion()), for example"
+            raise InnerloopError(
+                "MetaIterations", "needs an outer step", got=type(outer_step).__name__, hint=hint
+            )
         super().__init__(outer_step.init, meta_batch, chunk, mesh)
         self.sampler, self.outer_step = sampler, outer_step
 

@@ -7,13 +7,14 @@ r"""Sampling for meta-learning: turns an environment's task into an ordinary `Ta
 Every inner step has its own trajectories. The support set holds them one after the other, so an inner loop with
 minibatches of K repeats the same steps. This holds for algorithms that adapt a policy by the plain inner loop: MAML,
 FOMAML, ANIL, BOIL, Reptile and joint training. Others are refused: those with learned step sizes or a start that
-depends on the support set, and iMAML, whose meta-gradient is that at the minimum of one support loss.
+depends on the support set, and iMAML, whose meta-gradient is that at the minimum of one support loss. Joint training
+adapts only at test, so its data (`MetaSampler.collect`) are K trajectories with theta_0, and no support set.
 
 Finn, Abbeel and Levine 2017, algorithm 3, arXiv 1703.03400.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, NamedTuple
 
 import jax
@@ -29,6 +30,7 @@ from innerloop.engine.pytree import combine, partition
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments.base import Environment
+from innerloop.rl.fit import check_members
 from innerloop.rl.interaction import draw_tasks
 from innerloop.rl.restarting_rollout import restarting_rollout
 from innerloop.rl.rollout import Trajectories, rollout
@@ -71,8 +73,9 @@ class MetaSampler:
             an environment whose state is a value, which Gymnasium's is not.
 
     Raises:
-        InnerloopError: if there are fewer than two trajectories, the algorithm has an inner loop or a start of its own,
-            or an environment that hides its state should restart.
+        InnerloopError: if there are fewer than two trajectories, the environment lacks a member, the processor is not
+            callable, the algorithm has an inner loop or a start of its own, or an environment that hides its state
+            should restart.
     """
 
     environment: Environment
@@ -84,6 +87,10 @@ class MetaSampler:
     def __post_init__(self) -> None:
         check_bounds(self, "MetaSampler.{}".format)
         self._check_algorithm()
+        check_members(self.environment)
+        if isinstance(self.processor, type) or not callable(self.processor):
+            got = getattr(self.processor, "__name__", type(self.processor).__name__)
+            raise InnerloopError("MetaSampler", "needs a processor", got=got, hint="pass SampleProcessor()")
         if self.restarts and getattr(self.environment, "hides_state", False):
             wrong = "its copies are reset and stepped together, so one alone cannot restart"
             raise InnerloopError(type(self.environment).__name__, wrong, hint="use `restarts=False`")
@@ -92,7 +99,8 @@ class MetaSampler:
         """Raise InnerloopError for an algorithm whose adaptation the sampler does not repeat."""
         check_is_algorithm(self.algorithm, "MetaSampler")
         kind = type(self.algorithm)
-        if (kind.inner_for, kind.start) != (Algorithm.inner_for, Algorithm.start):
+        plain = (kind.inner_for, kind.start) == (Algorithm.inner_for, Algorithm.start)
+        if not plain or self.inner.stream:
             wrong = (
                 "a policy acts and adapts by the plain inner loop, which is not all that this algorithm does"
             )
@@ -105,13 +113,20 @@ class MetaSampler:
         return self.algorithm.inner
 
     @property
+    def training(self) -> "MetaSampler":
+        """The sampler of training data: the same, but joint training takes no inner steps."""
+        adapts = self.algorithm.adapts_in_training
+        return self if adapts else replace(self, algorithm=self.algorithm.with_inner(steps=0))
+
+    @property
     def replayed(self) -> Algorithm:
         """The algorithm for collected data: each inner step reads its own trajectories of the support set."""
-        single = self.inner.steps <= 1  # the only step reads the whole support set
-        return self.algorithm.with_inner(minibatch=None if single else self.trajectories)
+        algorithm = self.training.algorithm
+        single = algorithm.inner.steps <= 1  # the only step reads the whole support set
+        return algorithm.with_inner(minibatch=None if single else self.trajectories)
 
     def collect(self, policy: Params, keys: Array, env_tasks: PyTree, chunk: int | None = None) -> MetaBatch:
-        """Act and adapt in many tasks.
+        """Act and adapt in many tasks, as in training.
 
         Args:
             policy: the initial policy, theta_0.
@@ -122,19 +137,17 @@ class MetaSampler:
         Returns:
             The samples; without inner steps, the support set is None.
         """
-        rolled = self.rollouts(policy, keys, env_tasks, chunk)
+        rolled = self.training.rollouts(policy, keys, env_tasks, chunk)
         samples = [map_tasks(self.processor, t, chunk) for t in rolled]
         support = jax.tree.map(lambda *x: jnp.concatenate(x, 1), *samples[:-1]) if samples[1:] else None
-        returns = jnp.stack([jax.vmap(_mean_return)(t) for t in rolled], 1)
-        broken = jnp.stack([jax.vmap(Trajectories.broken)(t) for t in rolled], 1)
-        return MetaBatch(Task(support, samples[-1]), returns, broken)
+        return MetaBatch(Task(support, samples[-1]), *returns_and_broken(rolled))
 
     def rollouts(
         self, policy: Params, keys: Array, env_tasks: PyTree, chunk: int | None = None
     ) -> list[Trajectories]:
         """The trajectories with theta_0 .. theta_k, each with a leading axis of tasks.
 
-        All tasks act in parallel; arguments as in `collect`.
+        All tasks act in parallel, and every algorithm adapts; arguments as in `collect`.
         """
         fast, frozen = partition(policy, self.inner.select)
         count = keys.shape[0]
@@ -168,6 +181,12 @@ class MetaSampler:
         return draw(self.environment, policy, key, task, self.trajectories)
 
 
+def returns_and_broken(rolled: list[Trajectories]) -> tuple[Array, Array]:
+    """The mean returns of many tasks with each policy, and where trajectories broke (see `MetaBatch`)."""
+    returns = jnp.stack([jax.vmap(_mean_return)(t) for t in rolled], 1)
+    return returns, jnp.stack([jax.vmap(Trajectories.broken)(t) for t in rolled], 1)
+
+
 def _mean_return(trajectories: Trajectories) -> Float[Array, ""]:
     """The mean return of one task's trajectories that did not break; NaN if all did."""
     returns = trajectories.returns()
@@ -185,6 +204,10 @@ def sample_meta_batch(
         keys: a key per task, split in two for drawing the task and for the actions.
         chunk: number of tasks adapted at a time (None: all).
     """
+    return sampler.collect(policy, *split_draws(sampler.environment, keys), chunk)
+
+
+def split_draws(environment: Environment, keys: Array) -> tuple[Array, PyTree]:
+    """A key for the actions and a task, for each key."""
     pairs = jax.vmap(jax.random.split)(keys)
-    env_tasks = draw_tasks(sampler.environment, pairs[:, 0])
-    return sampler.collect(policy, pairs[:, 1], env_tasks, chunk)
+    return pairs[:, 1], draw_tasks(environment, pairs[:, 0])

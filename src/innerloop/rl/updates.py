@@ -24,7 +24,9 @@ from innerloop.engine.optimizer import apply_optimizer
 from innerloop.engine.pytree import global_norm, shapes_only
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 from innerloop.parallel.mesh import mean_over_devices
+from innerloop.rl.query_loss import check_query_loss
 from innerloop.rl.sampler import map_tasks
 from innerloop.rl.trpo.fisher import Adapt, fisher, mean_kl
 from innerloop.rl.trpo.natural_gradient import TrustRegion, natural_step
@@ -72,15 +74,23 @@ class MetaObjective:
     """The objective that every outer step improves: the query loss of the adapted policies.
 
     Attributes:
-        algorithm: computes the meta-gradient.
-        adapt: the adaptation that the KL divergence is differentiated through; `first_order(adapt)` treats it as a
-            constant shift.
+        algorithm: computes the meta-gradient: the sampler's `replayed`.
         chunk: number of tasks adapted at a time (None: all).
     """
 
     algorithm: Algorithm
-    adapt: Adapt
     chunk: int | None = None
+
+    @property
+    def adapt(self) -> Adapt:
+        """The adaptation that the KL divergence is differentiated through, with the algorithm's own derivative.
+
+        First-order algorithms (`second_order` is False) shift the parameters by a constant.
+        """
+        if not self.algorithm.inner.steps:
+            return lambda params, support: params
+        own = self.algorithm.adapt
+        return own if self.algorithm.second_order else _first_order(own)
 
     def gradient(self, params: Params, tasks: Task) -> tuple[Params, PyTree]:
         """Mean meta-gradient and info over the tasks of all devices.
@@ -96,12 +106,13 @@ class MetaObjective:
     def _check_replayed(self, tasks: Task) -> None:
         """Raise InnerloopError unless each inner step reads its own trajectories from the support set."""
         inner = self.algorithm.inner
-        if inner.steps > 1:
-            given = jax.tree.leaves(tasks.support)[0].shape[1]
-            if inner.minibatch is None or inner.minibatch * inner.steps != given:
-                wrong = f"its {inner.steps} inner steps must read {given} trajectories, each its own share"
-                hint = "pass the sampler's `replayed` as algorithm"
-                raise InnerloopError("MetaObjective", wrong, got=f"minibatch {inner.minibatch}", hint=hint)
+        given = 0 if tasks.support is None else jax.tree.leaves(tasks.support)[0].shape[1]
+        read = given if inner.steps == 1 else (inner.minibatch or 0) * inner.steps
+        if read != given or (inner.steps > 0) != (given > 0):
+            steps = counted(inner.steps, "inner step")
+            wrong = f"its {steps} must read {given} trajectories, each its own share"
+            hint = "pass the sampler's `replayed` as algorithm"
+            raise InnerloopError("MetaObjective", wrong, got=f"minibatch {inner.minibatch}", hint=hint)
 
     def judged(self, params: Params, tasks: Task) -> tuple[Array, Array]:
         """Mean query loss after adaptation, and mean KL divergence from the policies that acted."""
@@ -117,12 +128,13 @@ class MetaObjective:
         return mean_over_devices((loss.mean(), kl.mean()))
 
 
-def first_order(adapt: Adapt) -> Adapt:
+def _first_order(adapt: Adapt) -> Adapt:
     """The same adaptation with the identity as its derivative."""
 
     def shifted(params: Params, support: PyTree) -> Params:
         # First-order algorithms treat the displacement as a constant by definition.
-        shift = jax.tree.map(lambda a, p: jax.lax.stop_gradient(a - p), adapt(params, support), params)
+        held = jax.lax.stop_gradient(params)
+        shift = jax.tree.map(jnp.subtract, adapt(held, support), held)
         return jax.tree.map(jnp.add, params, shift)
 
     return shifted
@@ -134,14 +146,16 @@ def trpo_update(
     """TRPO on the meta-objective, with the KL divergence of the adapted policies.
 
     Args:
-        outer: the objective.
+        outer: the objective; its algorithm's outer loss is `surrogates.ratio`, for example: the line search compares
+            its values, and that of `surrogates.dice` is the same for all policies.
         region: the trust region.
         sizes: scales the step: an Optax transformation applied to the number 1, such as `optax.scale_by_schedule`
             (None: the full step). Its state is the state of the outer step.
 
     Raises:
-        InnerloopError: if the inner loop is differentiated in mixed mode.
+        InnerloopError: if the inner loop is differentiated in mixed mode, or the query loss has no importance weights.
     """
+    check_query_loss(outer.algorithm, "trpo_update", "ratio")
     scale = optax.identity() if sizes is None else sizes
     inner = outer.algorithm.inner
     if inner.steps and inner.derivative == "mixed":
@@ -171,14 +185,15 @@ def ppo_update(outer: MetaObjective, optimizer: optax.GradientTransformation, ep
     """Several gradient steps on the same samples.
 
     Args:
-        outer: the objective; its algorithm's outer loss should be the clipped surrogate.
+        outer: the objective; its algorithm's outer loss is `surrogates.clipped(0.2)`, for example.
         optimizer: any Optax optimiser.
         epochs: the number of gradient steps.
 
     Raises:
-        InnerloopError: if `epochs` is below 1.
+        InnerloopError: if `epochs` is below 1, or the query loss has no importance weights.
     """
     check_number("ppo_update.epochs", epochs, Bounds(1, 10_000), integer=True)
+    check_query_loss(outer.algorithm, "ppo_update", "clipped(0.2)")
 
     def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
         def once(carry: tuple[Params, PyTree], _: None) -> tuple[tuple[Params, PyTree], tuple]:

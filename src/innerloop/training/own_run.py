@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.distribution import check_distribution, with_jax_arrays
+from innerloop.engine.distribution import check_distribution, check_samples, with_jax_arrays
 from innerloop.engine.evaluate import Score, evaluator
 from innerloop.engine.learning_check import check_learns
 from innerloop.engine.loss import with_state
@@ -97,6 +97,8 @@ def loop_over(
 ) -> GradientLoop:
     """The outer loop for tasks of any kind. Raises InnerloopError as the loops do."""
     batches = not hasattr(tasks, "sample") and (callable(tasks) or isinstance(tasks, Iterable))
+    if not batches:
+        check_samples(tasks, "fit")
     kind: Any = IteratorOuterLoop if batches else OuterLoop
     kind = StreamedOuterLoop if isinstance(tasks, StreamedEpisodes) else kind
     return kind(algorithm, optimizer, tasks, meta_batch=meta_batch, chunk=chunk, mesh=mesh)

@@ -24,7 +24,6 @@ from innerloop.rl.trpo.natural_gradient import TrustRegion
 from innerloop.rl.updates import (
     MetaObjective,
     OuterStep,
-    first_order,
     gradient_update,
     ppo_update,
     trpo_update,
@@ -74,10 +73,9 @@ class RLExperiment(Experiment):
 
     @property
     def sampler(self) -> MetaSampler:
-        """Samples training trajectories; joint training acts without adapting."""
-        algorithm = self.base_algorithm
-        algorithm = algorithm if self.config.spec.adapts_in_training else algorithm.with_inner(steps=0)
-        return MetaSampler(self.environment, algorithm, self.sample_processor, self.config.rl.trajectories)
+        """Samples training trajectories."""
+        trajectories = self.config.rl.trajectories
+        return MetaSampler(self.environment, self.base_algorithm, self.sample_processor, trajectories)
 
     @property
     def test_sampler(self) -> MetaSampler:
@@ -110,13 +108,11 @@ class RLExperiment(Experiment):
     @property
     def outer_step(self) -> OuterStep:
         """The configured outer step."""
-        rl, algorithm, spec = self.config.rl, self.algorithm, self.config.spec
+        rl, spec = self.config.rl, self.config.spec
         if not spec.reads_query and rl.outer != "gradient":
             hint = "use `rl.outer` gradient"
             raise InnerloopError(spec.name, "has no query loss for this outer step", got=rl.outer, hint=hint)
-        adapt = algorithm.adapt if spec.second_order else first_order(algorithm.adapt)
-        adapt = adapt if spec.adapts_in_training else lambda params, support: params
-        outer = MetaObjective(algorithm, adapt, self.chunk)
+        outer = MetaObjective(self.algorithm, self.chunk)
         if rl.outer == "trpo":
             region = TrustRegion(rl.max_kl, rl.conjugate_gradients, share=rl.fisher_fraction)
             return trpo_update(outer, region, self.optimizer)
@@ -165,7 +161,7 @@ class RLExperiment(Experiment):
     def work(self) -> dict[str, int]:
         """The numbers of tasks and environment steps of one meta-iteration; no trajectory is taken to end early."""
         sampler, work = self.sampler, super().work()
-        trajectories = work["tasks"] * (sampler.inner.steps + 1) * sampler.trajectories
+        trajectories = work["tasks"] * (sampler.training.inner.steps + 1) * sampler.trajectories
         return work | {"environment_steps": trajectories * sampler.environment.horizon}
 
 

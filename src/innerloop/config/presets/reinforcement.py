@@ -35,6 +35,7 @@ def navigation(algorithm: str) -> Config:
             log_every=5,
             validate_every=100,
             checkpoint_every=25,
+            snapshots=0,
         ),
         evaluation=EvaluationConfig(tasks=40, steps=3, validation_tasks=40),
         rl=RLConfig(
@@ -82,6 +83,7 @@ def locomotion(family: str, algorithm: str) -> Config:
             log_every=1,
             validate_every=25,
             checkpoint_every=5,
+            snapshots=0,
         ),
         evaluation=EvaluationConfig(tasks=40, steps=3, validation_tasks=20),
         rl=replace(rl, **LOCOMOTION[family]),

@@ -71,4 +71,5 @@ class VectorTasks:
 
 def check_tasks(environment: Environment, key: PRNGKeyArray, who: str) -> None:
     """Raise InnerloopError, on behalf of `who`, unless the environment draws its tasks from their keys."""
-    check_random(environment.sample_task, key, who, f"{type(environment).__name__}.sample_task")
+    fixed = "choose among fixed tasks with jax.random.choice"
+    check_random(environment.sample_task, key, who, f"{type(environment).__name__}.sample_task", fixed=fixed)

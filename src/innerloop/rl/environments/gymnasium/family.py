@@ -92,13 +92,17 @@ class GymnasiumFamily(VectorTasks):
         """Reset and step one copy.
 
         Raises:
-            InnerloopError: if it does not return what Gymnasium's environments return.
+            InnerloopError: if it does not return what Gymnasium's environments return, or does not read its task.
         """
         task = np.asarray(self.sample_task(jax.random.key(0)))
         group = Group(self, 1)
         with closing(group.copies[0]):
             group.reset(np.zeros(1, int), task[None])
             group.step(np.zeros((1,) if self.discrete else (1, self.action_size)))
+        if group.options is not None and not group.options.read:
+            wrong = 'the environment does not read `options["task"]`, so that all tasks are the same'
+            hint = "pass `set_task=`, a function that changes an environment to its task"
+            raise InnerloopError("GymnasiumFamily", wrong, hint=hint)
 
     def sample_task(self, key: PRNGKeyArray) -> Array:
         """Draw a task."""
