@@ -22,7 +22,8 @@ from innerloop.engine.algorithm import Algorithm, check_is_algorithm, check_task
 from innerloop.engine.diagnosis import first_nonfinite_leaf
 from innerloop.engine.keys import MaybeKey
 from innerloop.engine.loss import Adapted, Loss, check_loss, params_of, with_params, with_state
-from innerloop.engine.pytree import Except, check_trainable, combine, partition, paths, subtract
+from innerloop.engine.pytree import Except, combine, partition, paths, subtract
+from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError, check_count
 
