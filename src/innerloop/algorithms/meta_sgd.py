@@ -38,11 +38,12 @@ class MetaSGD(MAML):
         """The parameters, and a step size for each of their adapted elements, or for each group of them."""
         check_trainable(params, "meta_sgd")
         fast, _ = partition(params, self.inner.select)
-        if not isinstance(self.rates, tuple):
-            return WithRates(params, jax.tree.map(lambda w: jnp.full_like(w, self.rates), fast))
+        rates = self.rates
+        if not isinstance(rates, tuple):
+            return WithRates(params, jax.tree.map(lambda w: jnp.full_like(w, rates), fast))
         _check_groups(paths(fast), self.groups)
         dtype = jnp.result_type(*jax.tree.leaves(fast))
-        return WithRates(params, {group: jnp.asarray(rate, dtype) for group, rate in self.rates})
+        return WithRates(params, {group: jnp.asarray(rate, dtype) for group, rate in rates})
 
     @property
     def groups(self) -> tuple[str, ...]:

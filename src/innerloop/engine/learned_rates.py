@@ -41,13 +41,14 @@ def rates_of(meta_params: WithRates, select: Selection, groups: Sequence[str] = 
         InnerloopError: there is no step size for an adapted leaf.
     """
     fast, _ = partition(meta_params.model, select)
-    known, adapted = by_path(meta_params.rates), paths(fast)
-    names = [group_of(path, groups) for path in adapted] if groups else adapted
-    for path, name in zip(adapted, names, strict=True):
-        if name not in known:
+    known, found = by_path(meta_params.rates), []
+    for path in paths(fast):
+        name = group_of(path, groups) if groups else path
+        if name is None or name not in known:
             hint = "call `init` of the algorithm that adapts it"
             raise InnerloopError("step sizes", f"there is none for the adapted parameter `{path}`", hint=hint)
-    return jax.tree.structure(fast).unflatten([known[name] for name in names])
+        found.append(known[name])
+    return jax.tree.structure(fast).unflatten(found)
 
 
 def group_of(path: str, groups: Sequence[str]) -> str | None:
