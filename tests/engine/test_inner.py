@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 
 from innerloop.algorithms import anil, boil, cavia, maml, reptile
 from innerloop.engine.inner import InnerLoop
-from innerloop.engine.pytree import Except, check_trainable, combine, partition, paths
+from innerloop.engine.pytree import Except, combine, partition, paths
+from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import Batch
 from innerloop.engine.unroll import unroll
 from innerloop.errors import InnerloopError
@@ -293,3 +295,8 @@ def test_parameters_are_floats():
         check_trainable({"a": [jnp.ones(1), jnp.ones(1, jnp.int32)]}, "x")
     with pytest.raises(InnerloopError, match="`a` is not a float array, got float"):
         check_trainable({"a": 1.0}, "x")
+    layer = eqx.nn.MLP(1, 1, 2, 1, key=jax.random.key(0))
+    with pytest.raises(
+        InnerloopError, match=r"`activation` .* rest; eqx.partition\(model, eqx.is_inexact_array\)"
+    ):
+        check_trainable(layer, "x")

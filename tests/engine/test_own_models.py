@@ -16,6 +16,7 @@ from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.loss import Adapted, Loss
 from innerloop.engine.outer import OuterLoop
+from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 from innerloop.learner import Learner
@@ -239,3 +240,36 @@ def test_a_flax_model_that_is_not_copied_is_told():
     loss = lambda params, batch: jnp.mean(nnx.merge(graph, params, rest)(batch.inputs) ** 2)
     with pytest.raises(InnerloopError, match=r"writes to variables .*; recreate the model .* copy=True"):
         maml(loss, INNER).adapt(params, TASK.support)
+
+
+def with_statistics() -> dict[str, Any]:
+    """Trees of parameters that hold running statistics, by where they do."""
+    nnx = pytest.importorskip("flax.nnx")
+    norm, ones = nnx.BatchNorm(2, rngs=nnx.Rngs(0)), {"layer": jnp.ones(2)}
+    return {
+        "state at `mean`, got BatchStat; .* nnx.split": norm,
+        "state at `model/layers/0/mean`, got BatchStat; .* nnx.split": {
+            "model": nnx.state(nnx.Sequential(norm))
+        },
+        "state, got dict; .*`variables": {"params": ones, "batch_stats": ones},
+        "state at `norm/batch_state_index`, got StateIndex; .*make_with_state": eqx.filter(
+            Normed(1), eqx.is_inexact_array
+        ),
+        "state at `1`, got State; .*make_with_state": eqx.nn.make_with_state(Normed)(1),
+    }
+
+
+def test_model_state_is_not_trained():
+    """It would be moved by gradients and by weight decay, and not as the model does it."""
+    for message, params in with_statistics().items():
+        with pytest.raises(InnerloopError, match=f"hold model {message}.*Loss"):
+            maml(mean_squared_error(), INNER).adapt(params, TASK.support)
+
+
+def test_parameters_beside_model_state_are_trained():
+    nnx = pytest.importorskip("flax.nnx")
+    _, own, _ = nnx.split(nnx.BatchNorm(2, rngs=nnx.Rngs(0)), nnx.Param, ...)
+    model, _ = eqx.nn.make_with_state(Normed)(1)
+    ones = {"layer": jnp.ones(2)}
+    for params in (own, eqx.filter(model, eqx.is_inexact_array), {"params": ones}, {"batch_stats": ones}):
+        check_trainable(params, "x")

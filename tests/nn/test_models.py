@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from innerloop.engine.pytree import cast, check_trainable, paths
+from innerloop.engine.pytree import cast, paths
+from innerloop.engine.trainable import check_trainable
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
 from innerloop.nn.kernels.conv import conv

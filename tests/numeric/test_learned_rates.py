@@ -115,8 +115,53 @@ def test_rates_of_what_is_not_adapted(name: str):
     grads = jax.jit(algorithm.meta_grad)(meta, task)[0]
     expected = jax.jit(anil(loss, InnerLoop(SGD, STEPS)).meta_grad)(params, task)[0]
     assert_close(grads.model, expected, 1e-12)
-    assert not np.any(flat(grads.rates["body"]))
+    assert not jax.tree.leaves(meta.rates["body"])
     assert np.all(np.abs(flat(grads.rates["head"])) > 0)
+    with pytest.raises(InnerloopError, match="none for the adapted parameter `body/.*; call `init`"):
+        algorithm.with_inner(select=None).adapt(meta, task.support)
+    everything = made(name)[1]  # such weights were written before
+    assert_close(algorithm.adapt(everything, task.support), algorithm.adapt(meta, task.support), 1e-15)
+
+
+def test_one_rate_for_each_group():
+    """The first group that includes a parameter counts; gradients are those of a loop by hand."""
+    loss, params, task = mlp_case()
+    groups = {"head/w": 0.3, "**/b": 0.2, "**": 0.1}
+    rates = {key: jnp.asarray(value) for key, value in groups.items()}
+    algorithm = meta_sgd(loss, InnerLoop(ONE, STEPS), rates=groups)
+    meta = algorithm.init(params)
+    assert_close(meta.rates, rates, 0)
+
+    def by_hand(params: Any, rates: Any) -> jax.Array:
+        theta, b = params, rates["**/b"]
+        own = {"body": {"w": rates["**"], "b": b}, "head": {"w": rates["head/w"], "b": b}}
+        for _ in range(STEPS):
+            grads = jax.grad(loss)(theta, task.support)
+            theta = jax.tree.map(lambda p, r, g: p - r * g, theta, own, grads)
+        return loss(theta, task.query)
+
+    found, info = jax.jit(algorithm.meta_grad)(meta, task)
+    value, expected = jax.jit(jax.value_and_grad(by_hand, (0, 1)))(params, rates)
+    assert_close((found.model, found.rates), expected, 1e-13)
+    np.testing.assert_allclose(info.outer_loss, value, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ({"head": 0.1}, "no step size to the adapted parameter `body/.*, got head; add"),
+        (
+            {"**": 0.1, "head": 0.1},
+            "'head' of `rates` matches no adapted parameter that is not in an earlier",
+        ),
+        ({"tail": 0.1, "**": 0.1}, "'tail' of `rates` matches no adapted"),
+        ({"**": -1.0}, r"`rates\['\*\*'\]` must be 0 or more"),
+    ],
+)
+def test_groups_are_checked(rates: dict, message: str):
+    loss, params, _ = mlp_case()
+    with pytest.raises(InnerloopError, match=message):
+        meta_sgd(loss, InnerLoop(ONE, STEPS), rates=rates).init(params)
 
 
 def test_rates_multiply_what_the_rule_returns():

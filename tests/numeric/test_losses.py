@@ -86,13 +86,32 @@ WITH_A_MASK = {
 
 
 @pytest.mark.parametrize("measure", WITH_A_MASK)
-def test_masks_are_one_boolean_for_each_example(measure):
-    """A mask [n, 1] would be broadcast to n x n, and numbers would be weights."""
-    for mask in (jnp.ones((3, 1), bool), jnp.ones(1, bool), jnp.ones(3), jnp.ones(3, int)):
-        with pytest.raises(
-            InnerloopError, match=r"the mask must be booleans of shape \(3,\), got \w+ of shape"
-        ):
+def test_masks_have_one_value_for_each_example(measure):
+    """A mask [n, 1] would be broadcast to n x n."""
+    for mask in (jnp.ones((3, 1), bool), jnp.ones(1, bool), jnp.ones((3, 1))):
+        with pytest.raises(InnerloopError, match=r"the mask must have shape \(3,\), got"):
             measure(jnp.zeros((3, 2)), WITH_A_MASK[measure], mask)
+
+
+@pytest.mark.parametrize("measure", WITH_A_MASK)
+@pytest.mark.parametrize("mask", [[0.5, 0.0, 0.125], [3, 0, 1], [0.0, 0.0, 0.0]])
+def test_numbers_are_weights(measure, mask):
+    """The weighted mean of the losses of single examples; one of weight 0 may be NaN."""
+    weights, scores = jnp.array(mask), jnp.array([[0.3, 1.0], [2.0, -1.0], [0.9, 0.5]])
+    targets = WITH_A_MASK[measure]
+
+    def by_hand(scores, weights):
+        single = jnp.stack([measure(scores[i : i + 1], targets[i : i + 1]) for i in (0, 2)])
+        return jnp.sum(weights[jnp.array([0, 2])] * single) / jnp.maximum(jnp.sum(weights), 1e-3)
+
+    weighted = lambda scores, weights: measure(scores, targets.at[1].set(jnp.nan), weights)
+    digits = 1e-7 if measure is accuracy else 1e-14  # it counts in float32
+    np.testing.assert_allclose(weighted(scores, weights), by_hand(scores, weights), rtol=digits)
+    slope, expected = (jax.grad(f)(scores, weights * 1.0) for f in (weighted, by_hand))
+    np.testing.assert_allclose(slope, expected, rtol=10 * digits, atol=1e-16)
+    if any(mask):
+        slope, expected = (jax.grad(f, 1)(scores, weights * 1.0)[::2] for f in (weighted, by_hand))
+        np.testing.assert_allclose(slope, expected, rtol=10 * digits, atol=1e-15)
 
 
 @pytest.mark.parametrize("loss", [squared_error, sigmoid_cross_entropy, softmax_cross_entropy])

@@ -115,6 +115,10 @@ def test_a_class_without_examples_has_its_prototype_at_zero():
     found = prototypes(features, jnp.asarray([0, 2, 2, 0]), WAYS)
     expected = jnp.stack([(features[0] + features[3]) / 2, jnp.zeros(5), (features[1] + features[2]) / 2])
     assert_close(found, expected, 1e-15)
+    weights = jnp.array([0.5, 0.0, 0.25, 0.125])  # the mask of a batch may hold weights
+    found = prototypes(features, jnp.asarray([0, 2, 2, 0]), WAYS, weights)
+    first = (0.5 * features[0] + 0.125 * features[3]) / 0.625
+    assert_close(found, jnp.stack([first, jnp.zeros(5), features[2]]), 1e-15)
 
 
 def test_class_numbers_of_a_narrow_dtype():

@@ -9,8 +9,8 @@ Parameters f that are not adapted have the gradient
 
     grad_f L(w, f; query) - (d^2 L(w, f; support) / df dw) (H + lambda I)^{-1} grad_w L(w, f; query).
 
-The formula holds at the solution, so take enough inner steps. I + H / lambda must be positive definite: lambda must
-exceed minus the smallest eigenvalue of H.
+The formula holds at the solution, so take enough inner steps; `IMAML.residuals` tells whether they are. I + H / lambda
+must be positive definite: lambda must exceed minus the smallest eigenvalue of H.
 
 Rajeswaran, Finn, Kakade and Levine 2019, "Meta-Learning with Implicit Gradients", algorithms 1 and 2, arXiv 1909.04630.
 Their code solves another system, (2 I + H / (lambda + 10)) x = g; this is the paper's. Left out: learning lambda.
@@ -18,21 +18,49 @@ Their code solves another system, (2 I + H / (lambda + 10)) x = g; this is the p
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.scipy.sparse.linalg import cg
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from innerloop.config.bounds import POSITIVE, check_argument
 from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop, check_inner
 from innerloop.engine.keys import MaybeKey
 from innerloop.engine.loss import Loss
-from innerloop.engine.pytree import combine, partition
+from innerloop.engine.pytree import combine, global_norm, partition, subtract
 from innerloop.engine.types import LossFn, Params, Task
+from innerloop.engine.unroll import Trajectory
 from innerloop.errors import InnerloopError, check_count
+from innerloop.parallel.precision import with_exact_products
+
+
+class Residuals(NamedTuple):
+    """How far iMAML is from the solutions of its two problems on one task: 0 at a solution.
+
+    Attributes:
+        inner: the norm of the inner problem's gradient at the adapted parameters, relative to that at the start.
+        system: the norm of the residual of the linear system, relative to that of its right-hand side.
+    """
+
+    inner: Float[Array, ""]
+    system: Float[Array, ""]
+
+
+class _Solved(NamedTuple):
+    """The two solutions on one task, and the functions that they are solutions of."""
+
+    trajectory: Trajectory
+    fast: PyTree
+    frozen: PyTree
+    outer: tuple[Array, PyTree]
+    slopes: tuple[PyTree, PyTree]
+    solution: PyTree
+    support_slope: Callable[[PyTree, PyTree], PyTree]
+    system: Callable[[PyTree], PyTree]
 
 
 @dataclass(frozen=True)
@@ -51,17 +79,44 @@ class IMAML(Algorithm):
 
     def meta_grad(self, meta_params: Params, task: Task, *, key: MaybeKey = None) -> tuple[Params, MetaInfo]:
         """The implicit derivative of the query loss."""
+        s = self._solve(meta_params, task, key)
+        (cross,) = jax.vjp(lambda frozen: s.support_slope(s.fast, frozen), s.frozen)[1](s.solution)
+        rest = jax.tree.map(lambda d, c: d - c / self.proximal, s.slopes[1], cross)
+        loss, aux = s.outer
+        return combine(s.solution, rest), MetaInfo(loss, s.trajectory.losses, aux)
+
+    @with_exact_products
+    def residuals(self, meta_params: Params, task: Task, *, key: MaybeKey = None) -> Residuals:
+        """Whether the inner loop and the conjugate gradients have converged on a task; if not, `meta_grad` is wrong.
+
+        Args:
+            meta_params: the meta-parameters.
+            task: one task.
+            key: the task's key, for a random outer loss.
+
+        Raises:
+            InnerloopError: as in `unroll`.
+        """
+        s = self._solve(meta_params, task, key)
+        start, _ = partition(meta_params, self.inner.select)
+        pulled = lambda g, w, w0: g + self.proximal * (w - w0)
+        inner = jax.tree.map(pulled, s.support_slope(s.fast, s.frozen), s.fast, start)
+        system = subtract(s.system(s.solution), s.slopes[0])
+        relative = lambda a, b: global_norm(a) / jnp.maximum(global_norm(b), jnp.finfo(s.outer[0].dtype).tiny)
+        return Residuals(relative(inner, s.support_slope(start, s.frozen)), relative(system, s.slopes[0]))
+
+    def _solve(self, meta_params: Params, task: Task, key: MaybeKey) -> _Solved:
+        """Run the inner loop, and solve the linear system at its end."""
         trajectory = self.trajectory(meta_params, task.support)
         fast, frozen = partition(trajectory.adapted, self.inner.select)
         query = lambda fast, frozen: self.query(combine(fast, frozen), task.query, key=key)
-        (loss, aux), (v, direct) = jax.value_and_grad(query, (0, 1), has_aux=True)(fast, frozen)
+        outer, slopes = jax.value_and_grad(query, (0, 1), has_aux=True)(fast, frozen)
         slope = jax.grad(lambda fast, frozen: self.loss_fn(combine(fast, frozen), task.support))
         hessian = lambda p: jax.jvp(lambda fast: slope(fast, frozen), (fast,), (p,))[1]
         system = lambda p: jax.tree.map(lambda x, hx: x + hx / self.proximal, p, hessian(p))
-        solution, _ = cg(system, v, tol=float(jnp.finfo(loss.dtype).eps), maxiter=self.cg_steps)
-        (cross,) = jax.vjp(lambda frozen: slope(fast, frozen), frozen)[1](solution)
-        rest = jax.tree.map(lambda d, c: d - c / self.proximal, direct, cross)
-        return combine(solution, rest), MetaInfo(loss, trajectory.losses, aux)
+        tolerance = float(jnp.finfo(outer[0].dtype).eps)
+        solution, _ = cg(system, slopes[0], tol=tolerance, maxiter=self.cg_steps)
+        return _Solved(trajectory, fast, frozen, outer, slopes, solution, slope, system)
 
 
 def with_proximal_term(

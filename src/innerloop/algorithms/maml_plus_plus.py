@@ -24,8 +24,9 @@ from innerloop.config.bounds import NOT_NEGATIVE, check_argument
 from innerloop.engine.algorithm import MetaInfo
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.keys import MaybeKey
-from innerloop.engine.learned_rates import WithRates, model_of, scale_by_step_rates
+from innerloop.engine.learned_rates import WithRates, model_of, rates_of, scale_by_step_rates
 from innerloop.engine.pytree import partition
+from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import check_count
 
@@ -43,9 +44,11 @@ class MAMLPlusPlus(MAML):
     update: int | Array = field(default=2**31 - 1, repr=False)
 
     def init(self, params: Params) -> WithRates:
-        """The parameters, and a step size for each tensor and inner step."""
+        """The parameters, and a step size for each adapted tensor and inner step."""
+        check_trainable(params, "maml_plus_plus")
         steps = max(self.inner.steps, 1)
-        return WithRates(params, jax.tree.map(lambda w: jnp.full(steps, self.rates, w.dtype), params))
+        fast, _ = partition(params, self.inner.select)
+        return WithRates(params, jax.tree.map(lambda w: jnp.full(steps, self.rates, w.dtype), fast))
 
     def initialisation(self, meta_params: WithRates) -> Params:
         """The parameters without the step sizes."""
@@ -57,7 +60,7 @@ class MAMLPlusPlus(MAML):
 
     def inner_for(self, meta_params: WithRates) -> InnerLoop:
         """The inner loop with the learned step sizes."""
-        rates, _ = partition(meta_params.rates, self.inner.select)
+        rates = rates_of(meta_params, self.inner.select)
         return replace(self.inner, rule=optax.chain(self.inner.rule, scale_by_step_rates(rates)))
 
     def meta_grad(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
 from innerloop.algorithms.maml import MAML
 from innerloop.engine.inner import InnerLoop
@@ -58,14 +58,15 @@ def prototypes(
     features: Float[Array, "examples features"],
     targets: Int[Array, " examples"],
     ways: int,
-    mask: Bool[Array, " examples"] | None = None,
+    mask: Bool[Array, " examples"] | Num[Array, " examples"] | None = None,
 ) -> Float[Array, "ways features"]:
-    """The mean features of every class, over the examples that count; zero for a class without any."""
+    """The mean features of every class, over the examples that count, or weighted; zero for a class without any."""
     # Narrow dtypes, such as int8, cannot hold every number of a class.
     numbers = targets.astype(jnp.result_type(targets, jnp.int32))
     members = jax.nn.one_hot(numbers, ways, dtype=features.dtype)
     members = members if mask is None else members * mask[:, None]
-    return members.T @ features / jnp.maximum(members.sum(0), 1)[:, None]
+    total = members.sum(0)
+    return members.T @ features / jnp.where(total == 0, 1, total)[:, None]
 
 
 def protomaml(

@@ -17,7 +17,7 @@ from jaxtyping import Array, PyTree
 
 from innerloop.engine.diagnosis import Diverged, Place, advice, is_finite
 from innerloop.engine.loss_errors import loss_errors
-from innerloop.engine.pytree import check_trainable
+from innerloop.engine.trainable import check_trainable
 from innerloop.parallel.compile_once import compile_once, transforming
 from innerloop.parallel.precision import exact_products
 

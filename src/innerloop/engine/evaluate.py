@@ -21,9 +21,9 @@ from innerloop.engine.diagnosis import Diverged, Place, advice, first_nonfinite_
 from innerloop.engine.distribution import check_distribution, split_arrays, with_jax_arrays
 from innerloop.engine.learning_check import check_learns
 from innerloop.engine.loss import with_state
-from innerloop.engine.pytree import check_trainable
 from innerloop.engine.scores import Score as Score
 from innerloop.engine.scores import score_shapes
+from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import FiniteTasks, Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError, check_choice, check_count
 from innerloop.io.text import counted

@@ -1,11 +1,14 @@
 """Step sizes as meta-parameters, which `meta_sgd` and `maml_plus_plus` learn along with the initialisation."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from innerloop.engine.pytree import Selection, by_path, is_selected, partition, paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 
@@ -15,7 +18,8 @@ class WithRates(eqx.Module):
 
     Attributes:
         model: the initialisation.
-        rates: one leaf per leaf of the model: an array of its shape, or one number per inner step, `[steps]`.
+        rates: one leaf per adapted leaf of the model: an array of its shape, or one number per inner step, `[steps]`;
+            or a dictionary with a number for each group of leaves.
     """
 
     model: Params
@@ -30,8 +34,30 @@ def model_of(meta_params: WithRates, who: str) -> Params:
     return meta_params.model
 
 
+def rates_of(meta_params: WithRates, select: Selection, groups: Sequence[str] = ()) -> PyTree[Array]:
+    """The step size of every adapted leaf; with groups, that of the first one that its path belongs to.
+
+    Raises:
+        InnerloopError: there is no step size for an adapted leaf.
+    """
+    fast, _ = partition(meta_params.model, select)
+    known, found = by_path(meta_params.rates), []
+    for path in paths(fast):
+        name = group_of(path, groups) if groups else path
+        if name is None or name not in known:
+            hint = "call `init` of the algorithm that adapts it"
+            raise InnerloopError("step sizes", f"there is none for the adapted parameter `{path}`", hint=hint)
+        found.append(known[name])
+    return jax.tree.structure(fast).unflatten(found)
+
+
+def group_of(path: str, groups: Sequence[str]) -> str | None:
+    """The first of the path prefixes or patterns that includes this path; None if none does."""
+    return next((group for group in groups if is_selected(group, path)), None)
+
+
 def scale_by_rates(rates: PyTree[Array]) -> optax.GradientTransformation:
-    """Multiply every update elementwise by step sizes of its shape."""
+    """Multiply every update by step sizes of its shape, or by one number."""
     scale = lambda updates, params: jax.tree.map(jnp.multiply, updates, rates)
     return optax.stateless(scale)  # pyright: ignore[reportArgumentType]
 

@@ -35,8 +35,8 @@ from innerloop.engine.meta_state import (
     without_aliases,
 )
 from innerloop.engine.optimizer import initial_moments
-from innerloop.engine.pytree import check_trainable
 from innerloop.engine.task_draws import task_keys
+from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import Params
 from innerloop.errors import check_choice, check_count
 from innerloop.parallel.mesh import REPLICATED, replicate, task_mesh

@@ -1,4 +1,4 @@
-"""Selection of parameters by tree path, and checks of parameter trees.
+"""Selection of parameters by tree path.
 
 A path is written with slashes, as in `body/0/weight` or `head/bias`. In a pattern, `*` matches a name or part of one
 and `**` any number of names: `blocks/*/attention`, `**/lora_*`.
@@ -80,8 +80,12 @@ def shapes_only(self: object) -> str:
 
 def paths(params: PyTree) -> list[str]:
     """The path of every leaf, in tree order."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    return [path_in_words(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+
+
+def path_in_words(path: Sequence[Any]) -> str:
+    """A path of JAX's, with slashes."""
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
 
 
 def by_path(tree: PyTree) -> dict[str, PyTree]:
@@ -201,26 +205,6 @@ def _check_floats(dtype: DTypeLike) -> None:
     if jax.dtypes.canonicalize_dtype(dtype) != np.dtype(dtype):
         hint = 'call jax.config.update("jax_enable_x64", True) first'
         raise InnerloopError("cast", f"{np.dtype(dtype)} is not available", hint=hint)
-
-
-def check_trainable(params: PyTree, who: str) -> None:
-    """Raise InnerloopError, on behalf of `who`, unless every leaf is a float array and there is at least one."""
-    if hasattr(params, "params") and hasattr(params, "opt_state"):
-        got = f"the whole {type(params).__name__}"
-        raise InnerloopError(who, "needs the parameters only", got=got, hint="pass `state.params`")
-    leaves = jax.tree.leaves(params)
-    if not leaves:
-        raise InnerloopError(who, "the parameter tree has no array", hint="pass a pytree of float arrays")
-    for number, leaf in enumerate(leaves):
-        if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
-            path = paths(params)[number]
-            what = f"parameter `{path}` is not a float array" if path else "needs a pytree of float arrays"
-            raise InnerloopError(
-                who,
-                what,
-                got=getattr(leaf, "dtype", type(leaf).__name__),
-                hint="keep only float arrays in the parameters and close over the rest",
-            )
 
 
 def is_numeric(x: Any) -> bool:

@@ -19,7 +19,8 @@ class TaskList(FiniteTasks, eqx.Module):
 
     `sample` draws one of them uniformly at random; `evaluate` uses each once. If their numbers of examples differ, they
     are padded with zeros to the largest, and the `mask` of their batches marks the examples that count. The statistics
-    of batch normalisation would include the padding.
+    of batch normalisation would include the padding. Without query sets, as in `Task(support, None)`, the list holds
+    what an adapted model is needed for: `jax.vmap(algorithm.adapt, (None, 0))(params, users.tasks.support)`.
 
     Attributes:
         tasks: all tasks, with a leading axis `tasks` on every leaf.

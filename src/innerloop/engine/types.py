@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray, PyTree
 
 from innerloop.engine.keys import check_key
 from innerloop.engine.pytree import shapes_only
@@ -28,14 +28,15 @@ class Batch(NamedTuple):
     Attributes:
         inputs: `[examples, ...]`.
         targets: `[examples, ...]`.
-        mask: which examples count, `[examples]` bool (None: all of them). Tasks with different numbers of examples are
-            padded to the same length; the built-in losses and scores ignore the padding. A model that mixes examples,
-            such as one with batch normalisation, does not: it reads the padding's inputs.
+        mask: which examples count, `[examples]` bool, or their weights, `[examples]` numbers (None: all count equally).
+            Tasks with different numbers of examples are padded to the same length; the built-in losses and scores
+            ignore the padding. A model that mixes examples, such as one with batch normalisation, does not: it reads
+            the padding's inputs.
     """
 
     inputs: PyTree
     targets: PyTree
-    mask: Bool[Array, " examples"] | None = None
+    mask: Bool[Array, " examples"] | Num[Array, " examples"] | None = None
 
     __repr__ = shapes_only
 

@@ -31,7 +31,8 @@ from innerloop.engine.loss import (
 from innerloop.engine.minibatch import minibatch_of_step
 from innerloop.engine.nested_scan import nested_scan
 from innerloop.engine.optimizer import initial_moments
-from innerloop.engine.pytree import check_trainable, combine, partition, shapes_only
+from innerloop.engine.pytree import combine, partition, shapes_only
+from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted

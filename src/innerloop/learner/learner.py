@@ -21,7 +21,7 @@ from innerloop.config.schema import ExportFormat, Normalization
 from innerloop.engine.algorithm import Algorithm, check_is_algorithm
 from innerloop.engine.diagnosis import advice, locate_in_parameters
 from innerloop.engine.loss import Adapted, is_random, with_state
-from innerloop.engine.pytree import check_trainable
+from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError, check_choice, check_flag, first_line
 from innerloop.io.files import as_path

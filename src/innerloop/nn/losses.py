@@ -22,7 +22,7 @@ Apply = Callable[..., PyTree]
 
 
 Mask = Array | None
-"""Which examples count, `[examples]` bool, which the losses check; None for all of them."""
+"""Which examples count, `[examples]` bool, or their weights, `[examples]` numbers; None for equal weights."""
 
 
 def call(params: Params, inputs: PyTree, **keywords: object) -> Array:
@@ -42,29 +42,31 @@ def _check_targets(targets: Array, shape: tuple[int, ...], who: str = "loss") ->
 
 
 def _check_mask(mask: Array, examples: int) -> None:
-    """Raise InnerloopError for a mask of another shape, which would be broadcast, or of numbers: weights are none."""
-    shape, dtype = jnp.shape(mask), jnp.result_type(mask)
-    if shape != (examples,) or dtype != jnp.bool_:
-        wrong = f"the mask must be booleans of shape {(examples,)}"
-        raise InnerloopError(
-            "loss", wrong, got=f"{dtype} of shape {shape}", hint="pass mask > 0, or mask[:, 0]"
-        )
+    """Raise InnerloopError for a mask of another shape, which would be broadcast."""
+    if jnp.shape(mask) != (examples,):
+        wrong = f"the mask must have shape {(examples,)}"
+        raise InnerloopError("loss", wrong, got=jnp.shape(mask), hint="pass mask[:, 0], for example")
 
 
 def mean_over_examples(values: Float[Array, " examples"], mask: Mask = None) -> Float[Array, ""]:
-    """The mean of the values that count; 0 if none does.
+    """The mean of the values that count, weighted if the mask holds weights; 0 if none counts.
 
     Args:
         values: one value per example.
-        mask: which examples count, `[examples]` bool (None: all).
+        mask: which examples count, `[examples]` bool, or their weights (None: all count equally). An example of weight
+            0 does not count, even if its value is NaN, and its weight has no gradient.
 
     Raises:
-        InnerloopError: the mask has another shape or dtype.
+        InnerloopError: the mask has another shape.
     """
     if mask is None:
         return jnp.mean(values)
     _check_mask(mask, len(values))
-    return jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(jnp.sum(mask), 1)
+    if mask.dtype == jnp.bool_:
+        return jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(jnp.sum(mask), 1)
+    weights = jnp.where(mask != 0, mask, 0).astype(values.dtype)
+    total = jnp.sum(weights)
+    return jnp.sum(weights * jnp.where(mask != 0, values, 0)) / jnp.where(total == 0, 1, total)
 
 
 def _masked_targets(targets: Array, mask: Mask) -> Array:
@@ -81,10 +83,10 @@ def squared_error(outputs: Array, targets: Array, mask: Mask = None) -> Float[Ar
     Args:
         outputs: `[examples, ...]`.
         targets: of the same shape.
-        mask: which examples count, `[examples]` bool (None: all).
+        mask: which examples count, `[examples]` bool, or their weights (None: all equally).
 
     Raises:
-        InnerloopError: the shapes differ, or the mask is not bool or of another shape.
+        InnerloopError: the shapes differ, or that of the mask.
     """
     _check_targets(targets, outputs.shape)
     errors = jnp.square(outputs - _masked_targets(targets, mask))
@@ -102,10 +104,10 @@ def softmax_cross_entropy(
     Args:
         scores: `[examples, ways]`.
         targets: class numbers, `[examples]`; the loss is NaN if one that counts is not one of 0, 1, ..., ways-1.
-        mask: which examples count, `[examples]` bool (None: all).
+        mask: which examples count, `[examples]` bool, or their weights (None: all equally).
 
     Raises:
-        InnerloopError: the targets or the mask do not have the shape `[examples]`, or the mask is not bool.
+        InnerloopError: the targets or the mask do not have the shape `[examples]`.
     """
     _check_targets(targets, scores.shape[:1])
     targets = _masked_targets(targets, mask)
@@ -124,10 +126,10 @@ def sigmoid_cross_entropy(scores: Array, targets: Array, mask: Mask = None) -> F
     Args:
         scores: `[examples, ...]`.
         targets: 0 or 1, or a probability, of the same shape; the loss is NaN if one that counts is outside 0..1.
-        mask: which examples count, `[examples]` bool (None: all).
+        mask: which examples count, `[examples]` bool, or their weights (None: all equally).
 
     Raises:
-        InnerloopError: the shapes differ, or the mask is not bool or of another shape.
+        InnerloopError: the shapes differ, or that of the mask.
     """
     _check_targets(targets, scores.shape)
     targets = _masked_targets(targets, mask)
@@ -161,7 +163,7 @@ def _check_takes_mask(measure: Callable[..., Array]) -> None:
 def _counted(batch: Batch) -> np.ndarray:
     """The targets of the examples that count."""
     targets = np.asarray(batch.targets)
-    return targets if batch.mask is None else targets[np.asarray(batch.mask)]
+    return targets if batch.mask is None else targets[np.asarray(batch.mask) != 0]
 
 
 @dataclass(frozen=True)
@@ -256,10 +258,10 @@ def accuracy(scores: Float[Array, "examples ways"], targets: Array, mask: Mask =
     Args:
         scores: `[examples, ways]`.
         targets: class numbers, `[examples]`.
-        mask: which examples count, `[examples]` bool (None: all).
+        mask: which examples count, `[examples]` bool, or their weights (None: all equally).
 
     Raises:
-        InnerloopError: the targets or the mask do not have the shape `[examples]`, or the mask is not bool.
+        InnerloopError: the targets or the mask do not have the shape `[examples]`.
     """
     _check_targets(targets, scores.shape[:1], "accuracy")
     right = (jnp.argmax(scores, axis=-1) == targets).astype(jnp.float32)

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 
 from innerloop.config.bounds import INT32_MAX
-from innerloop.engine.pytree import by_path, check_trainable, paths
+from innerloop.engine.pytree import by_path, paths
+from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError, check_count
 from innerloop.parallel import multi_process

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 Kind = Literal["exact", "first order", "displacement", "joint", "wrong"]
 
 
-def verdict(check: "MetaGradientCheck", worst: str) -> str:
-    """The result in a sentence; `worst` is the direction of the largest error."""
+def verdict(check: "MetaGradientCheck", worst: str, cause: str = "") -> str:
+    """The result in a sentence; `worst` is the direction of the largest error, `cause` its cause if that is known."""
     tail = f"; the objective does not depend on {', '.join(check.unused)}" if check.unused else ""
     if check.kind == "exact":
         digits = int(-math.log10(max(check.relative_error, 1e-12)))
@@ -24,10 +24,10 @@ def verdict(check: "MetaGradientCheck", worst: str) -> str:
             f"undecided at `{worst}`: finite differences are themselves uncertain by {check.uncertainty:.0%} there "
             f"(kinks such as ReLU and max-pooling, or float32 inside the loss){tail}"
         )
-    return f"{_difference(check, worst)}{tail}"
+    return f"{_difference(check, worst, cause)}{tail}"
 
 
-def _difference(check: "MetaGradientCheck", worst: str) -> str:
+def _difference(check: "MetaGradientCheck", worst: str, cause: str) -> str:
     """How wrong a gradient of unknown kind is, and where to look."""
     silent = f"; no gradient flows to {', '.join(check.no_gradient)}" if check.no_gradient else ""
     suspects = (
@@ -37,7 +37,7 @@ def _difference(check: "MetaGradientCheck", worst: str) -> str:
     )
     return (
         f"the meta-gradient differs from finite differences by {check.relative_error:.2g} at `{worst}`{silent}: "
-        f"look for stop_gradient, {suspects}"
+        f"{cause or f'look for stop_gradient, {suspects}'}"
     )
 
 

@@ -17,12 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from innerloop.algorithms.imaml import IMAML
 from innerloop.algorithms.testing.explanation import Kind, verdict
 from innerloop.engine.algorithm import Algorithm, check_is_algorithm, check_task
 from innerloop.engine.diagnosis import first_nonfinite_leaf
 from innerloop.engine.keys import MaybeKey
 from innerloop.engine.loss import Adapted, Loss, check_loss, params_of, with_params, with_state
-from innerloop.engine.pytree import Except, check_trainable, combine, partition, paths, subtract
+from innerloop.engine.pytree import Except, combine, partition, paths, subtract
+from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError, check_count
 
@@ -107,7 +109,8 @@ def check_meta_gradient(
         steps = STEPS if step is None else (step, step / 10)
         found = _compare(jax.jit(objective), learned, own, directions, steps)
         kind_of = lambda: _name_of(algorithm, params, task, grads, key)
-        return _judge(kind_of, objective, learned, own, found, tolerance)
+        cause_of = lambda: _unsolved(algorithm, params, task, key, tolerance)
+        return _judge(kind_of, cause_of, objective, learned, own, found, tolerance)
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,7 @@ def _compare(
 
 def _judge(
     kind_of: Callable[[], Kind],
+    cause_of: Callable[[], str],
     objective: Callable,
     params: Params,
     grads: PyTree,
@@ -182,7 +186,8 @@ def _judge(
     error, unsure = float(errors[worst]), float(found.unsure[worst] / found.size[worst])
     by_parameter = dict(zip(found.names, errors.tolist(), strict=False))
     check = MetaGradientCheck(passed, kind, error, unsure, by_parameter, angle, ratio, silent, unused, "")
-    return replace(check, verdict=CONSTANT if constant else verdict(check, found.names[worst]))
+    cause = cause_of() if kind == "wrong" else ""
+    return replace(check, verdict=CONSTANT if constant else verdict(check, found.names[worst], cause))
 
 
 def _without_gradient(found: _Directions, grads: PyTree) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -214,6 +219,17 @@ def _name_of(algorithm: Algorithm, params: Params, task: Task, grads: PyTree, ke
         if angle < 1e-4 and (kind == "displacement" or abs(ratio - 1) < 1e-6):
             return kind
     return "wrong"
+
+
+def _unsolved(algorithm: Algorithm, params: Params, task: Task, key: MaybeKey, tolerance: float) -> str:
+    """Which of iMAML's problems are not solved, in words; empty if both are, or for another algorithm."""
+    if not isinstance(algorithm, IMAML):
+        return ""
+    inner, system = map(float, jax.jit(algorithm.residuals)(params, task, key=key))
+    if max(inner, system) <= tolerance / 10:
+        return ""
+    residuals = f"relative residuals: inner loop {inner:.1g}, linear system {system:.1g}"
+    return f"imaml has not converged ({residuals}); take more {'`cg_steps`' if system > inner else 'inner steps'}"
 
 
 def _in_float64(tree: PyTree) -> PyTree:

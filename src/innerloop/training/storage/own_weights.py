@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from innerloop.engine.pytree import by_path, check_trainable
+from innerloop.engine.pytree import by_path
+from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.io import safetensors_reader, safetensors_writer
