@@ -20,6 +20,7 @@ from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.pytree import check_trainable
 from innerloop.parallel.compile_once import compile_once, transforming
 from innerloop.parallel.precision import exact_products
+from innerloop.parallel.varying import varying_axes, varying_over
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -40,8 +41,9 @@ def one_program(
         @wraps(method)
         def called(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
             if transforming():
+                own, more = _of_one_task((arguments[1:], keywords))
                 with exact_products():
-                    return method(*arguments, **keywords)
+                    return method(arguments[0], *own, **more)  # pyright: ignore[reportCallIssue]
             owner, meta_params, data, *_ = bound(*arguments, **keywords)
             who = f"{type(owner).__name__}.{method.__name__}"
             check_trainable(meta_params, who)
@@ -65,6 +67,14 @@ def one_program(
         return called
 
     return decorated
+
+
+def _of_one_task(given: PyTree) -> PyTree:
+    """The same arguments, varying over the axes of a mesh over which any of them does.
+
+    A gradient is then that of this task, as outside `jax.shard_map`, and not the sum over the devices' tasks.
+    """
+    return varying_over(varying_axes(given), given)
 
 
 def _binder(method: Callable[..., object]) -> Callable[..., tuple[Any, ...]]:
