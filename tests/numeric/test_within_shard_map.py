@@ -60,4 +60,6 @@ def test_a_task_that_all_devices_share():
     many = jax.tree.map(lambda x: jnp.stack([x, -x]), params)
     each = jax.vmap(maml(loss, adam()).meta_grad, (0, None))
     found = on_two_devices(each, EACH, P())(many, task)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-12, 1e-14), found, jax.jit(each)(many, task))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, 1e-12, 1e-14), found, jax.jit(each)(many, task)
+    )

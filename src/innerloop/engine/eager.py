@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from innerloop.engine.diagnosis import Diverged, Place, advice, is_finite
-from innerloop.engine.loss_errors import loss_errors
+from innerloop.engine.loss_errors import derivative_errors, loss_errors
 from innerloop.engine.pytree import check_trainable
 from innerloop.parallel.compile_once import compile_once, transforming
 from innerloop.parallel.precision import exact_products
@@ -42,7 +42,7 @@ def one_program(
         def called(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
             if transforming():
                 own, more = _of_one_task((arguments[1:], keywords))
-                with exact_products():
+                with derivative_errors(), exact_products():
                     return method(arguments[0], *own, **more)  # pyright: ignore[reportCallIssue]
             owner, meta_params, data, *_ = bound(*arguments, **keywords)
             who = f"{type(owner).__name__}.{method.__name__}"
@@ -58,7 +58,7 @@ def one_program(
                 result = method(owner, *given, **keywords)  # pyright: ignore[reportCallIssue]
                 return result, is_finite(result).all()
 
-            with loss_errors(data):
+            with loss_errors(data), derivative_errors():
                 result, finite = compile_once(program)(arrays)
             if not finite:
                 _raise_diverged(who, locate_failure, arguments)
@@ -80,12 +80,14 @@ def _of_one_task(given: PyTree) -> PyTree:
 def _binder(method: Callable[..., object]) -> Callable[..., tuple[Any, ...]]:
     """A function that returns the positional arguments of a call of this method, however they are given."""
     signature = inspect.signature(method)
+    by_name = [f"`{p.name}`" for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
 
     def bound(*arguments: object, **keywords: object) -> tuple[Any, ...]:
         try:
             return signature.bind(*arguments, **keywords).args
-        except TypeError as error:  # it does not name the method
-            raise TypeError(f"{method.__qualname__}(): {error}") from None
+        except TypeError as error:  # it names neither the method nor its arguments
+            hint = f"; give {', '.join(by_name)} by name" if "positional" in str(error) else ""
+            raise TypeError(f"{method.__qualname__}(): {error}{hint}") from None
 
     return bound
 
