@@ -300,6 +300,6 @@ def test_the_first_line_of_an_error_within_a_loss_is_told(kind: type[Exception])
 
 def test_a_flax_module_whose_statistics_are_not_mutable_is_told():
     error = type("ModifyScopeVariableError", (Exception,), {})
-    with pytest.raises(InnerloopError, match=r"loss_fn: writes to collections .*; apply .* mutable=\[...\]"):
-        with loss_errors({"a": jnp.ones(2)}):
-            raise error('Cannot update variable "mean" because collection "batch_stats" is immutable.')
+    told = r"loss_fn: writes to collections .*; apply .* mutable=\[...\]"
+    with pytest.raises(InnerloopError, match=told), loss_errors({"a": jnp.ones(2)}):
+        raise error('Cannot update variable "mean" because collection "batch_stats" is immutable.')
