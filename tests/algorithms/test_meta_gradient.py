@@ -13,6 +13,7 @@ from innerloop.algorithms.fomaml import FOMAML
 from innerloop.algorithms.joint import Joint
 from innerloop.algorithms.maml import MAML
 from innerloop.algorithms.testing.meta_gradient import MetaGradientCheck, check_meta_gradient
+from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.loss import Loss
 from innerloop.engine.types import Batch, LossFn, Task
@@ -174,6 +175,36 @@ def test_a_wrong_factor():
     np.testing.assert_allclose(found.relative_error, 0.16 / 1.16, rtol=1e-5)
     np.testing.assert_allclose(found.ratio, 1.16, rtol=1e-8)
     assert "missing second derivative" in found.verdict
+
+
+def test_an_objective_without_a_query_loss():
+    """The verdict does not need the loss on the query set, which may have another structure."""
+
+    class Own(Algorithm):
+        def objective(self, meta_params: Any, task: Task, *, key: Any = None) -> jax.Array:
+            return loss(self.adapt(meta_params, task.support, key=key), task.query["batch"])
+
+        def meta_grad(self, meta_params: Any, task: Task, *, key: Any = None) -> Any:
+            value, grads = jax.value_and_grad(self.objective)(meta_params, task, key=key)
+            return jax.tree.map(lambda g: 2 * g, grads), MetaInfo(value, jnp.zeros(0))
+
+    params, task = problem()
+    found = check_meta_gradient(Own(loss, INNER), params, Task(task.support, {"batch": task.query}))
+    assert (found.passed, found.kind) == (False, "wrong")
+    np.testing.assert_allclose(found.ratio, 2, rtol=1e-8)
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_truncation_is_told(last: int):
+    """`last` holds gradients constant, so the difference is intended."""
+    found = checked(maml, inner=InnerLoop(optax.sgd(0.1), 2, last=last), directions=1)
+    assert not found.passed
+    told = (
+        f"`last={last}` holds the gradients of earlier inner steps constant, which finite differences do not"
+    )
+    assert told in found.verdict
+    assert "look for" not in found.verdict
+    assert checked(maml, inner=InnerLoop(optax.sgd(0.1), 2, last=2), directions=1).passed
 
 
 def test_the_tolerance_is_that_of_the_relative_error():

@@ -10,11 +10,11 @@ import numpy as np
 import optax
 import pytest
 
-from innerloop.algorithms import anil, boil, cavia, maml, reptile
+from innerloop.algorithms import anil, boil, cavia, imaml, maml, reptile
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.pytree import Except, combine, partition, paths
 from innerloop.engine.trainable import check_trainable
-from innerloop.engine.types import Batch
+from innerloop.engine.types import Batch, Task
 from innerloop.engine.unroll import unroll
 from innerloop.errors import InnerloopError
 from innerloop.nn.losses import mean_squared_error
@@ -163,9 +163,60 @@ def test_an_error_within_a_rule_is_not_blamed_on_the_loss():
         raise ValueError("needs something else\nin detail")
 
     params, batch = problem()
-    told = r"^InnerLoop: its rule cannot take a step \(needs something else\)\."
+    told = r"^InnerLoop: its rule cannot take a step \(needs something else\); give a rule whose `update"
     with pytest.raises(InnerloopError, match=told):
         maml(loss, InnerLoop(optax.stateless(wrong))).adapt(params, batch)
+
+
+def test_a_rule_of_other_trees_is_told():
+    params, batch = problem()
+    slow = optax.lookahead(optax.sgd(0.1), 2, 0.5)
+    with pytest.raises(InnerloopError, match="InnerLoop: its rule cannot take a step .*no attribute 'fast'"):
+        maml(loss, InnerLoop(slow)).adapt(params, batch)
+
+
+@pytest.mark.parametrize("wrapped", [lambda rule: rule, lambda rule: optax.chain(optax.clip(1.0), rule)])
+def test_a_rule_without_the_extra_arguments_of_its_type(wrapped: Any):
+    """Adversarial steps of SAM, and their meta-gradient, are those of the loop by hand, also in imaml."""
+    params, batch = problem()
+    params = {**params, "w": jnp.full((), 0.7)}
+    steep = lambda params, batch: loss({**params, "w": params["w"] ** 2}, batch)
+    rule = wrapped(optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.05), sync_period=2))
+
+    def by_hand(params: Any) -> jax.Array:
+        state = rule.init(params)
+        for _ in range(4):
+            updates, state = rule.update(jax.grad(steep)(params, batch), state, params)
+            params = optax.apply_updates(params, updates)
+        return steep(params, batch)
+
+    found, _ = maml(steep, InnerLoop(rule, 4)).meta_grad(params, Task(batch, batch))
+    expected = jax.jit(jax.grad(by_hand))(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
+    assert np.isfinite(imaml(steep, InnerLoop(rule, 2)).adapt(params, batch)["w"])
+
+
+def test_no_derivative_of_a_line_search_within_jit():
+    """As without `jax.jit`."""
+    params, batch = problem()
+    bowl = lambda params, batch: jnp.mean(jnp.square(params["w"] - batch.inputs))
+    algorithm = maml(bowl, InnerLoop(optax.lbfgs(), select="w"))
+    with pytest.raises(InnerloopError, match="meta-gradient: .* optax.lbfgs's line search; use fomaml"):
+        jax.jit(algorithm.meta_grad)(params, Task(batch, batch))
+
+
+@pytest.mark.parametrize("support", [jnp.zeros((0, 1)), Batch(jnp.zeros((0, 1)), jnp.zeros(0))])
+def test_a_support_set_without_examples(support: Any):
+    """Its loss is NaN, and its gradient zero: the parameters would come back as they were."""
+    bowl = lambda params, batch: jnp.mean(jnp.square(params["w"] - jax.tree.leaves(batch)[0]))
+    params, batch = problem()
+    algorithm = maml(bowl, InnerLoop(SGD))
+    told = "InnerLoop: the support set has no examples; give at least one example"
+    with pytest.raises(InnerloopError, match=told):
+        jax.jit(algorithm.adapt)(params, support)
+    with pytest.raises(InnerloopError, match=told):
+        algorithm.meta_grad(params, Task(support, batch))
+    assert algorithm.with_inner(steps=0).adapt(params, support)["w"] == 0
 
 
 def test_an_unknown_derivative():

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from innerloop.algorithms import anil, boil, fomaml, joint, maml, protomaml, reptile
+from innerloop.algorithms import anil, boil, fomaml, joint, maml, meta_sgd, protomaml, reptile
 from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.jaxprs import dependent
@@ -99,6 +99,55 @@ def test_another_number_of_features():
         algorithm.meta_grad(
             model(), task._replace(query=task.query._replace(inputs=task.query.inputs[:, :1]))
         )
+
+
+LINE = Task((jnp.ones((4, 2)), jnp.ones((4, 1))), (jnp.ones((3, 2)), jnp.ones((3, 1))))
+MASKED = Batch(jnp.ones((8, 6)), jnp.ones((8, 1)), [True] * 8)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "told"),
+    [
+        (lambda p, b, key: 0.0, r"declare that it takes a key: Loss\(fn, random=True\)"),
+        (lambda p, b, *, state: 0.0, r"declare the state that it starts from: Loss\(fn, state=...\)"),
+        (lambda p, x, y: 0.0, r"it is called as loss_fn\(params, batch\)"),
+        (lambda p: 0.0, r"it is called as loss_fn\(params, batch\)"),
+    ],
+)
+def test_a_loss_of_other_arguments(loss_fn: Any, told: str):
+    """The same is said of an outer loss, by its own name."""
+    params = {"w": jnp.ones(())}
+    with pytest.raises(InnerloopError, match=f"^loss_fn: cannot be computed .*; {told}"):
+        jax.jit(maml(loss_fn, INNER).adapt)(params, LINE.support)
+    square = lambda p, b: jnp.mean((p["w"] * b[0] - b[1]) ** 2)
+    with pytest.raises(InnerloopError, match=f"^outer_loss_fn: cannot be computed .*; {told}"):
+        maml(square, INNER, outer_loss_fn=loss_fn).meta_grad(params, LINE)
+
+
+def line(p: Any, b: Any) -> jax.Array:
+    return jnp.mean((b[0] @ p["w"] - b[1]) ** 2)
+
+
+WEIGHTS = {"w": jnp.ones((2, 1))}
+
+
+@pytest.mark.parametrize(
+    ("params", "data", "told"),
+    [
+        (WEIGHTS, Task(LINE.support, MASKED), "pass the support set alone, `task.support`"),
+        (meta_sgd(line, INNER).init(WEIGHTS), LINE.support, "without step sizes, `meta_params.model`"),
+        (WEIGHTS, MASKED, r"True, \.\.\.; give the mask as an array, np.asarray\(mask\)"),
+    ],
+    ids=["a task", "step sizes", "a list for a mask"],
+)
+def test_what_adapt_does_not_take(params: Any, data: Any, told: str):
+    with pytest.raises(InnerloopError, match=told):
+        maml(line, INNER).adapt(params, data)
+
+
+def test_a_key_without_its_name():
+    with pytest.raises(TypeError, match=r"adapt\(\): too many positional arguments; give `key` by name"):
+        maml(line, INNER).adapt(WEIGHTS, LINE.support, KEY)  # pyright: ignore[reportCallIssue]
 
 
 class Lines(NamedTuple):
@@ -247,3 +296,10 @@ def test_the_first_line_of_an_error_within_a_loss_is_told(kind: type[Exception])
         raise kind("first\nsecond")
     with pytest.raises(InnerloopError, match="^mine: is wrong"), loss_errors(None):
         raise InnerloopError("mine", "is wrong")
+
+
+def test_a_flax_module_whose_statistics_are_not_mutable_is_told():
+    error = type("ModifyScopeVariableError", (Exception,), {})
+    told = r"loss_fn: writes to collections .*; apply .* mutable=\[...\]"
+    with pytest.raises(InnerloopError, match=told), loss_errors({"a": jnp.ones(2)}):
+        raise error('Cannot update variable "mean" because collection "batch_stats" is immutable.')

@@ -11,6 +11,7 @@ from numeric_cases import assert_close, differ, flat, mlp, mlp_case, normal
 
 from innerloop.algorithms import anil, cavia, joint, online_maml
 from innerloop.algorithms.testing.meta_gradient import check_meta_gradient
+from innerloop.engine.algorithm import QUERY
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.loss import Loss
 from innerloop.engine.outer import OuterLoop
@@ -172,6 +173,46 @@ def test_a_state_along_the_stream(differentiate: bool):
     np.testing.assert_allclose([info.outer_loss, info.aux["square"]], [value, squares], rtol=1e-12)
 
 
+@pytest.mark.parametrize(("differentiate", "derivative"), [(True, "unrolled"), (False, "mixed")])
+def test_an_outer_loss_along_the_stream(differentiate: bool, derivative: Any):
+    """Of another kind, at the parameters and the state before each step; it has a key of its own for every item."""
+    _, params, _ = mlp_case()
+    task, key = stream(3), jax.random.key(3)
+
+    def outer(
+        params: Any, item: Batch, *, key: jax.Array, state: jax.Array
+    ) -> tuple[jax.Array, jax.Array, dict]:
+        value = (
+            jnp.mean(jnp.abs(mlp(params, item.inputs) + state[:2]) ** 3)
+            + jax.random.uniform(key) * params["body"]["b"][0]
+        )
+        return value, jnp.full(4, jnp.nan), {"twice": 2 * value}
+
+    loss = Loss(recurrent, state=jnp.zeros(4), aux=True, differentiate_state=differentiate)
+    other = Loss(outer, random=True, state=jnp.ones(4), aux=True)
+    algorithm = online_maml(loss, InnerLoop(SGD, 3, derivative=derivative), outer_loss_fn=other)
+
+    def along(theta: Any) -> tuple[jax.Array, jax.Array]:
+        state, total, inner_losses = jnp.zeros(4), jnp.zeros(()), []
+        for i in range(3):
+            item = jax.tree.map(lambda x, i=i: x[i], task.support)
+            own = jax.random.fold_in(jax.random.fold_in(key, i), QUERY)
+            total += outer(theta, item, key=own, state=state)[0] / 3
+            one = lambda p, state=state, item=item: recurrent(p, item, state=state)[:2]
+            (value, after), grads = jax.value_and_grad(one, has_aux=True)(theta)
+            state = after if differentiate else jax.lax.stop_gradient(after)
+            inner_losses.append(value)
+            theta = jax.tree.map(lambda p, g: p - RATE * g, theta, grads)
+        return total, jnp.stack(inner_losses)
+
+    found, info = jax.jit(algorithm.meta_grad)(params, task, key=key)
+    (value, losses), expected = jax.jit(jax.value_and_grad(along, has_aux=True))(params)
+    assert_close(found, expected, 1e-12)
+    np.testing.assert_allclose([info.outer_loss, info.aux["twice"]], [value, 2 * value], rtol=1e-12)
+    np.testing.assert_allclose(info.inner_losses, losses, rtol=1e-12)
+    assert set(algorithm.trajectory(params, task.support, key=key).aux) == {"square"}
+
+
 def test_the_state_carries_gradient():
     _, params, _ = mlp_case()
     made = lambda flows: online_maml(
@@ -205,6 +246,33 @@ def test_streams_in_an_outer_loop():
 def test_streams_need_items():
     with pytest.raises(InnerloopError, match="at least one step, got 0"):
         online_maml(item_loss, InnerLoop(SGD, 0))
+
+
+def test_no_item_of_a_stream_is_left_out():
+    """Else a longer text would be cut without a word."""
+    _, params, _ = mlp_case()
+    algorithm = online_maml(item_loss, InnerLoop(SGD))
+    told = r"online_maml: 1 step would leave out the rest of the stream, got 4 items; give InnerLoop\(..., steps=4\)"
+    for run in (algorithm.meta_grad, lambda params, task: algorithm.adapt(params, task.support)):
+        with pytest.raises(InnerloopError, match=told):
+            jax.jit(run)(params, stream(4))
+
+
+def test_an_outer_loss_that_is_not_one_float():
+    """Its mean along the stream would be one."""
+    _, params, _ = mlp_case()
+    algorithm = online_maml(item_loss, InnerLoop(SGD, 4), outer_loss_fn=lambda params, item: item.targets)
+    with pytest.raises(InnerloopError, match="outer_loss_fn: the loss must be one float, got shape"):
+        algorithm.meta_grad(params, stream(4))
+
+
+def test_where_a_stream_diverges():
+    """The step is found though fewer steps than items are taken to find it."""
+    _, params, _ = mlp_case()
+    task = stream(3)
+    wrong = task._replace(support=task.support._replace(inputs=task.support.inputs.at[2].set(jnp.nan)))
+    with pytest.raises(InnerloopError, match="diverged in inner step 2, in its data"):
+        online_maml(item_loss, InnerLoop(SGD, 3)).adapt(params, wrong.support)
 
 
 def test_cavia_by_finite_differences():

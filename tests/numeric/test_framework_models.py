@@ -13,7 +13,7 @@ import pytest
 from numeric_cases import normal
 
 from innerloop.algorithms import maml
-from innerloop.engine.algorithm import _QUERY, loss_key
+from innerloop.engine.algorithm import QUERY, loss_key
 from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.loss import Loss
@@ -208,7 +208,7 @@ def test_evaluation_starts_every_task_from_the_initial_statistics(case: Case):
     # The loss may be asked of one adapted state as often as one likes.
     losses = [algorithm.query_loss(adapted, task.query, key=loss_key(key)) for _ in range(2)]
     same(losses, [curve.scores["loss"][1, STEPS]] * 2)
-    same(losses[0], case.loss(adapted, task.query, key=jax.random.fold_in(loss_key(key), _QUERY)))
+    same(losses[0], case.loss(adapted, task.query, key=jax.random.fold_in(loss_key(key), QUERY)))
 
 
 def test_recurrent_layers_of_flax():

@@ -11,7 +11,7 @@ import pytest
 from numeric_cases import mlp_case, normal
 
 from innerloop.algorithms import fomaml, joint, maml, reptile
-from innerloop.engine.algorithm import _QUERY, loss_key
+from innerloop.engine.algorithm import QUERY, loss_key
 from innerloop.engine.evaluate import evaluate
 from innerloop.engine.inner import Derivative, InnerLoop
 from innerloop.engine.loss import Adapted, Loss
@@ -88,7 +88,7 @@ def with_keys_by_hand(select: str | None):
                 )
                 for name in params
             }
-        return dropout_loss(params, task.query, key=jax.random.fold_in(KEY, _QUERY))
+        return dropout_loss(params, task.query, key=jax.random.fold_in(KEY, QUERY))
 
     return jax.value_and_grad(outer)(params)
 

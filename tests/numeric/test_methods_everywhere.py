@@ -98,10 +98,10 @@ def cavia_by_hand(meta: Any, task: Task) -> jax.Array:
 def online_by_hand(meta: Any, task: Task) -> jax.Array:
     """The items of the stream are single examples."""
     theta, total = meta, jnp.zeros(())
-    for i in range(STEPS):
+    for i in range(6):
         item = Batch(task.support.inputs[i], task.support.targets[i])
         loss = lambda p, item=item: jnp.sum(jnp.square(mlp(p, item.inputs) - item.targets))
-        total += loss(theta) / STEPS
+        total += loss(theta) / 6
         theta = descend(loss, theta, jax.tree.map(lambda x: RATE, theta))
     return total
 
@@ -151,7 +151,7 @@ METHODS = {
         rule=ONE,
     ),
     "cavia": Method(lambda inner: cavia(CONTEXT, inner), cavia_by_hand),
-    "online_maml": Method(lambda inner: online_maml(regression_on_items, inner), online_by_hand),
+    "online_maml": Method(lambda inner: online_maml(regression_on_items, inner), online_by_hand, steps=6),
     "protomaml": Method(
         lambda inner: protomaml(ENTROPY, inner, ways=WAYS, embed=embed, with_head=with_head),
         protomaml_by_hand,

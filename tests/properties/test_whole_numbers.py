@@ -159,6 +159,8 @@ REFUSED |= {
     "il.BatchLoss(lambda outputs, targets: 0.0, loss.apply)(params, task.support._replace(mask=np.ones(2, bool)))": (
         "BatchLoss: `measure` must take the mask of padded tasks; define measure(outputs, targets, mask)."
     ),
+    "il.maml(il.mean_squared_error, algorithm.inner).adapt(params, task.support)": "BatchLoss: a loss by name takes "
+    "the model, not a batch; call it first, as in maml(mean_squared_error(), ...).",
     "il.BatchLoss(None)": "BatchLoss: `measure` must be a function, got NoneType; pass `measure(outputs, targets)`.",
     "il.Loss(loss, random='no')": "Loss: `random` must be True or False, got 'no'.",
     "il.maml(surrogates.clipped, algorithm.inner).adapt(params, task.support)": "loss_fn: cannot be computed "

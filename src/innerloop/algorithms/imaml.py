@@ -31,6 +31,7 @@ from innerloop.engine.algorithm import Algorithm, MetaInfo
 from innerloop.engine.inner import InnerLoop, check_inner
 from innerloop.engine.keys import MaybeKey
 from innerloop.engine.loss import Loss
+from innerloop.engine.optimizer import update_of
 from innerloop.engine.pytree import combine, global_norm, partition, subtract
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.engine.unroll import Trajectory
@@ -126,14 +127,14 @@ def with_proximal_term(
     term = lambda w: (
         proximal / 2 * sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), w, start)))
     )
-    inner = optax.with_extra_args_support(rule)
+    inner = update_of(rule)
 
     def update(
         grads: PyTree, state: PyTree, w: PyTree, *, value: Array, value_fn: Callable, **others: PyTree
     ) -> tuple[PyTree, PyTree]:
         grads = jax.tree.map(lambda g, a, b: g + proximal * (a - b), grads, w, start)
         others |= {"value": value + term(w), "value_fn": lambda w: value_fn(w) + term(w), "grad": grads}
-        return inner.update(grads, state, w, **others)
+        return inner(grads, state, w, **others)
 
     return optax.GradientTransformationExtraArgs(rule.init, update)  # pyright: ignore[reportArgumentType]
 

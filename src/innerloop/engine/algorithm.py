@@ -43,7 +43,7 @@ class MetaInfo(NamedTuple):
     __repr__ = shapes_only
 
 
-_QUERY = 2**31 - 1
+QUERY = 2**31 - 1
 """Folded into a task's key for the loss on its query set; inner steps fold in 0, 1, 2, ..."""
 
 
@@ -202,9 +202,9 @@ class Algorithm(ABC):
         """The loss of adapted parameters on the query set, and its auxiliary outputs."""
         # A loss without state ignores the state; one with state starts from its own if the inner loop had none.
         loss_fn = self._outer_loss
-        with loss_errors(batch):
+        with loss_errors(batch, "loss_fn" if self.outer_loss_fn is None else "outer_loss_fn"):
             params, state = adapted if isinstance(adapted, Adapted) else (adapted, initial_state(loss_fn))
-            value, extras = evaluate_loss(loss_fn, params, batch, fold_key(key, _QUERY), state)
+            value, extras = evaluate_loss(loss_fn, params, batch, fold_key(key, QUERY), state)
         return value, extras.aux
 
     @property

@@ -165,8 +165,11 @@ def _place_in_task(
 
 def _after_steps(algorithm: "Algorithm", params: Params, support: PyTree, steps: int) -> Params:
     """The parameters after this number of inner steps."""
+    if not steps:
+        return algorithm.start(params, support)
     shorter = algorithm.with_inner(steps=steps)
-    return compile_once(lambda params, support: shorter.trajectory(params, support).adapted)(params, support)
+    read = jax.tree.map(lambda x: x[:steps], support) if algorithm.inner.stream else support
+    return compile_once(lambda params, support: shorter.trajectory(params, support).adapted)(params, read)
 
 
 def inspect_task(algorithm: "Algorithm", params: Params, task: Task) -> FiniteMask:

@@ -16,10 +16,11 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from innerloop.engine.diagnosis import Diverged, Place, advice, is_finite
-from innerloop.engine.loss_errors import loss_errors
+from innerloop.engine.loss_errors import derivative_errors, loss_errors
 from innerloop.engine.trainable import check_trainable
 from innerloop.parallel.compile_once import compile_once, transforming
 from innerloop.parallel.precision import exact_products
+from innerloop.parallel.varying import varying_axes, varying_over
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -40,8 +41,9 @@ def one_program(
         @wraps(method)
         def called(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
             if transforming():
-                with exact_products():
-                    return method(*arguments, **keywords)
+                own, more = _of_one_task((arguments[1:], keywords))
+                with derivative_errors(), exact_products():
+                    return method(arguments[0], *own, **more)  # pyright: ignore[reportCallIssue]
             owner, meta_params, data, *_ = bound(*arguments, **keywords)
             who = f"{type(owner).__name__}.{method.__name__}"
             check_trainable(meta_params, who)
@@ -56,7 +58,7 @@ def one_program(
                 result = method(owner, *given, **keywords)  # pyright: ignore[reportCallIssue]
                 return result, is_finite(result).all()
 
-            with loss_errors(data):
+            with loss_errors(data), derivative_errors():
                 result, finite = compile_once(program)(arrays)
             if not finite:
                 _raise_diverged(who, locate_failure, arguments)
@@ -67,15 +69,25 @@ def one_program(
     return decorated
 
 
+def _of_one_task(given: PyTree) -> PyTree:
+    """The same arguments, varying over the axes of a mesh over which any of them does.
+
+    A gradient is then that of this task, as outside `jax.shard_map`, and not the sum over the devices' tasks.
+    """
+    return varying_over(varying_axes(given), given)
+
+
 def _binder(method: Callable[..., object]) -> Callable[..., tuple[Any, ...]]:
     """A function that returns the positional arguments of a call of this method, however they are given."""
     signature = inspect.signature(method)
+    by_name = [f"`{p.name}`" for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
 
     def bound(*arguments: object, **keywords: object) -> tuple[Any, ...]:
         try:
             return signature.bind(*arguments, **keywords).args
-        except TypeError as error:  # it does not name the method
-            raise TypeError(f"{method.__qualname__}(): {error}") from None
+        except TypeError as error:  # it names neither the method nor its arguments
+            hint = f"; give {', '.join(by_name)} by name" if "positional" in str(error) else ""
+            raise TypeError(f"{method.__qualname__}(): {error}{hint}") from None
 
     return bound
 

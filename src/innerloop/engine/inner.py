@@ -33,7 +33,8 @@ class InnerLoop:
 
     Attributes:
         rule: any Optax optimiser; its state is reset for every task. Its square roots (Adam, norm clipping) have
-            derivative 0 at 0 (`innerloop.engine.safe_roots`).
+            derivative 0 at 0 (`innerloop.engine.safe_roots`). A line search, as in `optax.lbfgs`, has no derivative in
+            reverse: `adapt`, `fomaml`, `reptile` and `imaml` can use it, other algorithms cannot, also with `last=0`.
         steps: k, the number of inner steps; 0 leaves the parameters unchanged.
         select: the parameters to adapt (None: all): a path prefix such as `head`, a pattern such as `**/bias`, several
             of these, or a function of the path.

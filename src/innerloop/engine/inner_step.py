@@ -10,6 +10,7 @@ from jaxtyping import Array, PyTree
 from innerloop.engine.keys import MaybeKey
 from innerloop.engine.loss import Extras
 from innerloop.engine.mixed_mode import mixed_value_and_grad
+from innerloop.engine.optimizer import update_of
 from innerloop.engine.safe_roots import with_safe_roots
 from innerloop.errors import explained
 
@@ -35,6 +36,9 @@ class StepInputs(NamedTuple):
     key: MaybeKey = None
     batch: PyTree = None
 
+
+RULE_HINT = "give a rule whose `update(grads, state, params)` takes and returns trees like the parameters"
+RULE_ERRORS = (AttributeError, LookupError, TypeError, ValueError)
 
 StepLoss = Callable[[PyTree, StepInputs, PyTree], tuple[Array, Extras]]
 """`loss(fast, now, rest)`, where `rest` is everything that is the same at every step."""
@@ -63,7 +67,7 @@ def inner_step(
         differentiate_state: whether derivatives flow through the new model state.
     """
     gradient = _value_and_grad(loss, mixed)
-    update = optax.with_extra_args_support(rule).update
+    update = update_of(rule)
 
     def step(carry: Carry, now: StepInputs) -> tuple[Carry, tuple[Array, PyTree]]:
         (value, extras), grads = gradient(carry.fast, now, rest)
@@ -73,7 +77,8 @@ def inner_step(
         moved = lambda grads, state, fast, value: update(
             grads, state, fast, value=value, grad=grads, value_fn=again
         )
-        with explained("InnerLoop", "its rule cannot take a step"):  # so that the loss is not blamed
+        # So that the loss is not blamed.
+        with explained("InnerLoop", "its rule cannot take a step", hint=RULE_HINT, errors=RULE_ERRORS):
             updates, rule_state = with_safe_roots(moved)(given[0], carry.rule_state, carry.fast, given[1])
         state = extras.state if differentiate_state else jax.lax.stop_gradient(extras.state)
         return Carry(optax.apply_updates(carry.fast, updates), rule_state, state), (value, extras.aux)

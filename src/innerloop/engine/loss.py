@@ -179,14 +179,19 @@ def check_loss(loss_fn: LossFn, params: Params, batch: PyTree, key: MaybeKey = N
     """Raise InnerloopError unless the loss is a float scalar and its new state matches the old one."""
     check_key(loss_fn, key)
     state = initial_state(loss_fn)
-    with loss_errors(batch):
+    with loss_errors(batch, params=params):
         shape, extras = jax.eval_shape(
             lambda *given: evaluate_loss(loss_fn, *given), params, batch, key, state
         )
-    if not hasattr(shape, "shape") or shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):
-        got = f"shape {shape.shape} of {shape.dtype}" if hasattr(shape, "shape") else type(shape).__name__
-        raise InnerloopError("loss_fn", "the loss must be one float", got=got, hint=_remedy(shape))
+    check_scalar(shape, "loss_fn")
     check_state(state, extras.state)
+
+
+def check_scalar(loss: PyTree, who: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless a loss, or its shape, is that of one float."""
+    if not hasattr(loss, "shape") or loss.shape != () or not jnp.issubdtype(loss.dtype, jnp.floating):
+        got = f"shape {loss.shape} of {loss.dtype}" if hasattr(loss, "shape") else type(loss).__name__
+        raise InnerloopError(who, "the loss must be one float", got=got, hint=_remedy(loss))
 
 
 def _remedy(returned: PyTree) -> str:

@@ -9,18 +9,44 @@ import numpy as np
 from jaxtyping import PyTree
 
 from innerloop.engine.distribution import UNTRACEABLE
+from innerloop.engine.learned_rates import WithRates
 from innerloop.engine.pytree import is_numeric
+from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError, first_line
 
 REVERSE = "Reverse-mode differentiation does not work for lax.while_loop"
 """How JAX's error about a derivative through a `while` loop begins."""
 
 
+MANY = 6
+"""The number of arrays of a batch that a message names."""
+
+
 @contextmanager
-def loss_errors(batch: PyTree) -> Iterator[None]:
+def derivative_errors() -> Iterator[None]:
+    """Turn JAX's error about a derivative through a `while` loop into an InnerloopError."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(REVERSE):
+            raise
+        wrong = (
+            "the loss or the inner rule has a loop without a fixed length, such as optax.lbfgs's line search"
+        )
+        hint = "use fomaml or reptile, which do not differentiate the inner loop, or another rule"
+        raise InnerloopError("meta-gradient", wrong, hint=hint) from error
+
+
+@contextmanager
+def loss_errors(batch: PyTree, who: str = "loss_fn", params: PyTree = None) -> Iterator[None]:
     """Turn the errors of a loss, and JAX's errors about it, into an InnerloopError with the shapes of the batch.
 
     Flax's error about writing to a model inside a transformation becomes an InnerloopError, too.
+
+    Args:
+        batch: what the loss is computed on.
+        who: the argument that gave the loss.
+        params: the parameters that the loss gets.
     """
     try:
         yield
@@ -28,20 +54,22 @@ def loss_errors(batch: PyTree) -> Iterator[None]:
         if type(error).__name__ == "TraceContextError":  # from Flax, which may not be installed
             wrong = f"writes to variables that were created outside it ({first_line(error)})"
             hint = "recreate the model inside the loss with nnx.merge(..., copy=True)"
-            raise InnerloopError("loss_fn", wrong, hint=hint) from error
+            raise InnerloopError(who, wrong, hint=hint) from error
+        if type(error).__name__ == "ModifyScopeVariableError":  # from Flax Linen
+            wrong = f"writes to collections that are not mutable ({first_line(error)})"
+            hint = "apply the model with mutable=[...] and carry what it returns as the state of a Loss"
+            raise InnerloopError(who, wrong, hint=hint) from error
         if not isinstance(error, TypeError | ValueError | AttributeError | LookupError):
             raise
         if isinstance(error, InnerloopError):
             raise
-        if str(error).startswith(REVERSE):
-            wrong = "the loss or the inner rule has a loop without a fixed length, such as optax.lbfgs's line search"
-            hint = "use fomaml or reptile, which do not differentiate the inner loop, or another rule"
-            raise InnerloopError("meta-gradient", wrong, hint=hint) from error
         leaves = jax.tree.leaves(batch)
         name = "KeyError: " if isinstance(error, KeyError) else ""  # its message is the key alone
         wrong = f"cannot be computed ({name}{first_line(error)})"
-        got = f"a batch of {', '.join(map(_described, leaves))}"
-        raise InnerloopError("loss_fn", wrong, got=got, hint=_advice(error, leaves)) from error
+        more = ["..."] if len(leaves) > MANY else []
+        got = f"a batch of {', '.join([*map(_described, leaves[:MANY]), *more])}"
+        hint = _misuse(error, batch, params) or _advice(error, leaves)
+        raise InnerloopError(who, wrong, got=got, hint=hint) from error
 
 
 def _described(leaf: Any) -> str:
@@ -52,6 +80,25 @@ def _described(leaf: Any) -> str:
         return str(jax.typeof(leaf))
     except TypeError:  # it holds text, for example
         return f"{leaf.dtype}{list(np.shape(leaf))}"
+
+
+def _misuse(error: Exception, batch: PyTree, params: PyTree) -> str:
+    """What to do if the loss got another kind of argument than it takes; empty if that is unknown."""
+    if isinstance(batch, Task) and params is not None:
+        return "pass the support set alone, `task.support`, to `adapt`"
+    if isinstance(params, WithRates):
+        return (
+            "pass the parameters without step sizes, `meta_params.model`, or use the algorithm that made them"
+        )
+    if isinstance(batch, Batch) and isinstance(batch.mask, list | tuple):
+        return "give the mask as an array, np.asarray(mask)"
+    missing = str(error).partition(" missing ")[2].partition(" required ")[2]
+    if "'key'" in missing:
+        return "declare that it takes a key: Loss(fn, random=True)"
+    if "'state'" in missing:
+        return "declare the state that it starts from: Loss(fn, state=...)"
+    called = "argument" in missing or "positional argument" in str(error)
+    return "it is called as loss_fn(params, batch)" if isinstance(error, TypeError) and called else ""
 
 
 def _advice(error: Exception, leaves: Sequence[Any]) -> str:

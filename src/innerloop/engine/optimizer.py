@@ -56,6 +56,24 @@ def _transformations(update: Callable[..., object]) -> Iterator[tuple[str, objec
         yield name, within.get("step_size")
 
 
+def update_of(rule: optax.GradientTransformation) -> Callable[..., tuple[PyTree, PyTree]]:
+    """Its `update(grads, state, params, **extra)`, which drops the extra arguments of a rule that takes none.
+
+    Optax's own type for rules with extra arguments does not tell: `optax.contrib.sam` has it, and takes other ones.
+    """
+    general = optax.with_extra_args_support(rule).update
+
+    def update(grads: PyTree, state: PyTree, params: Params, **extra: PyTree) -> tuple[PyTree, PyTree]:
+        try:
+            return general(grads, state, params, **extra)
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+            return rule.update(grads, state, params)
+
+    return update
+
+
 def apply_optimizer(
     optimizer: optax.GradientTransformation,
     grads: Params,
@@ -77,6 +95,6 @@ def apply_optimizer(
     Returns:
         The new parameters, and the optimiser's new state.
     """
-    rule = optax.with_extra_args_support(optimizer)
-    updates, opt_state = rule.update(grads, opt_state, params, value=value, grad=grads, value_fn=value_fn)
+    extra = {"value": value, "grad": grads, "value_fn": value_fn}
+    updates, opt_state = update_of(optimizer)(grads, opt_state, params, **extra)
     return optax.apply_updates(params, updates), opt_state

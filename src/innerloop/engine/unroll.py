@@ -37,6 +37,7 @@ from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
 from innerloop.parallel.precision import with_exact_products
+from innerloop.parallel.varying import varying_axes, varying_over
 
 Observe = Callable[[Params, Array], PyTree]
 """`observe(adapted, i)` returns what to record after i inner steps, a pytree of arrays."""
@@ -90,7 +91,8 @@ def unroll(
     if observe is not None:
         check_function(observe, "unroll", "observe", "observe(adapted, i)")
     _check_axes(inner, support)
-    fast, frozen = partition(params, inner.select)
+    axes = varying_axes(support, key)
+    fast, frozen = partition(varying_over(axes, params), inner.select)
     example = jax.tree.map(lambda x: x[0], support) if inner.stream else support
     check_loss(loss_fn, params, example, key)
     state = initial_state(loss_fn)
@@ -109,7 +111,7 @@ def unroll(
     batch_of = lambda i, item: item if size is None else minibatch_of_step(support, i, size)
     now = lambda carry, i, item: StepInputs(carry.state, fold_key(key, i), batch_of(i, item))
     watch = None if observe is None else lambda carry, i: observe(adapted(carry), i)
-    carry = Carry(fast, initial_moments(inner.rule.init, fast, "InnerLoop"), state)
+    carry = varying_over(axes, Carry(fast, initial_moments(inner.rule.init, fast, "InnerLoop"), state))
     loss, rest = _hoisted(loss_of, inner, carry, key, (frozen, support))
     step = lambda constant: inner_step(
         loss,
@@ -119,7 +121,7 @@ def unroll(
         constant_gradient=constant,
         differentiate_state=isinstance(loss_fn, Loss) and loss_fn.differentiate_state,
     )
-    body = lambda constant: _body(step(constant), now, watch, inner.derivative)
+    body = lambda constant: _body(step(constant), now, watch, inner.derivative, axes)
     carry, (losses, aux, seen) = _scan_steps(body, carry, inner, support)
     if watch is not None:
         final = watch(carry, jnp.asarray(inner.steps))
@@ -141,14 +143,16 @@ def _hoisted(
     return lambda fast, now, rest: part((fast, now), rest), known
 
 
-def _body(step: Step, now: Callable, watch: Callable | None, derivative: Derivative) -> Callable:
+def _body(
+    step: Step, now: Callable, watch: Callable | None, derivative: Derivative, axes: frozenset[str]
+) -> Callable:
     """The body of the scan: `(carry, (i, item)) -> (carry, (loss, aux, observation))`."""
 
     def body(carry: Carry, x: tuple[Array, PyTree]) -> tuple[Carry, tuple[Array, PyTree, PyTree]]:
         i, item = x
         seen = None if watch is None else watch(carry, i)
         carry, (loss, aux) = step(carry, now(carry, i, item))
-        return carry, (loss, aux, seen)
+        return varying_over(axes, carry), (loss, aux, seen)
 
     return jax.checkpoint(body) if derivative == "rematerialised" else body
 
@@ -182,7 +186,11 @@ def _items(tree: PyTree, start: int, stop: int) -> PyTree:
 
 
 def _check_axes(inner: InnerLoop, support: PyTree) -> None:
-    """Raise InnerloopError unless the leading axes of a support set fit a minibatch or a stream."""
+    """Raise InnerloopError unless a support set has examples, and its leading axes fit a minibatch or a stream."""
+    sizes = [jnp.size(x) for x in jax.tree.leaves(support)]
+    if inner.steps and sizes and not any(sizes):
+        hint = "give at least one example, or take no steps"
+        raise InnerloopError("InnerLoop", "the support set has no examples", hint=hint)
     if inner.minibatch is None and not inner.stream:
         return
     lengths = sorted({jnp.shape(x)[0] if jnp.ndim(x) else 0 for x in jax.tree.leaves(support)})

@@ -183,6 +183,9 @@ class BatchLoss:
     predict: Apply | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.predict, Batch):
+            hint = "call it first, as in maml(mean_squared_error(), ...)"
+            raise InnerloopError("BatchLoss", "a loss by name takes the model, not a batch", hint=hint)
         check_function(self.measure, "BatchLoss", "measure", "measure(outputs, targets)")
         check_function(self.apply, "BatchLoss", "apply", "apply(params, inputs)")
         if self.predict is not None:

@@ -22,7 +22,8 @@ from innerloop.nn.losses import softmax_cross_entropy
 MakeAlgorithm = Callable[[LossFn, InnerLoop], Algorithm]
 """`make(loss_fn, inner) -> Algorithm`, like the constructors of `innerloop.algorithms`."""
 
-STEPS = 2
+STEPS = 5
+"""As many as there are support examples, which are the items of a stream."""
 
 
 def _affine_loss(params: PyTree, batch: Batch) -> jax.Array:

@@ -109,8 +109,10 @@ def check_meta_gradient(
         steps = STEPS if step is None else (step, step / 10)
         found = _compare(jax.jit(objective), learned, own, directions, steps)
         kind_of = lambda: _name_of(algorithm, params, task, grads, key)
+        inner = algorithm.inner
+        last = inner.last if inner.last is not None and inner.last < inner.steps else None
         cause_of = lambda: _unsolved(algorithm, params, task, key, tolerance)
-        return _judge(kind_of, cause_of, objective, learned, own, found, tolerance)
+        return _judge(kind_of, cause_of, objective, learned, own, found, tolerance, last)
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,7 @@ def _judge(
     grads: PyTree,
     found: _Directions,
     tolerance: float,
+    last: int | None,
 ) -> MetaGradientCheck:
     """Classify the gradient, and describe it in a sentence."""
     errors = found.errors
@@ -187,7 +190,7 @@ def _judge(
     by_parameter = dict(zip(found.names, errors.tolist(), strict=False))
     check = MetaGradientCheck(passed, kind, error, unsure, by_parameter, angle, ratio, silent, unused, "")
     cause = cause_of() if kind == "wrong" else ""
-    return replace(check, verdict=CONSTANT if constant else verdict(check, found.names[worst], cause))
+    return replace(check, verdict=CONSTANT if constant else verdict(check, found.names[worst], last, cause))
 
 
 def _without_gradient(found: _Directions, grads: PyTree) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -200,6 +203,22 @@ def _without_gradient(found: _Directions, grads: PyTree) -> tuple[tuple[str, ...
 
 def _name_of(algorithm: Algorithm, params: Params, task: Task, grads: PyTree, key: MaybeKey) -> Kind:
     """Which gradient this is, if not the meta-gradient."""
+    try:
+        others = _other_gradients(algorithm, params, task, key)
+    except Exception:  # an algorithm with its own objective need not have a loss on the query set
+        return "wrong"
+    grads = algorithm.initialisation(grads)
+    for kind, other in others:
+        angle, ratio = _angle_and_ratio(grads, other)
+        if angle < 1e-4 and (kind == "displacement" or abs(ratio - 1) < 1e-6):
+            return kind
+    return "wrong"
+
+
+def _other_gradients(
+    algorithm: Algorithm, params: Params, task: Task, key: MaybeKey
+) -> tuple[tuple[Kind, PyTree], ...]:
+    """The gradients that other algorithms descend."""
     adapted = jax.jit(algorithm.adapt)(params, task.support, key=key)
     start = with_state(algorithm.initialisation(params), algorithm.loss_fn)
 
@@ -208,17 +227,11 @@ def _name_of(algorithm: Algorithm, params: Params, task: Task, grads: PyTree, ke
         query = lambda params: algorithm.query_loss(with_params(at, params), task.query, key=key)
         return jax.grad(query)(params_of(at))
 
-    kinds: tuple[tuple[Kind, PyTree], ...] = (
+    return (
         ("first order", slope(adapted)),
         ("joint", slope(start)),
         ("displacement", subtract(params_of(start), params_of(adapted))),
     )
-    grads = algorithm.initialisation(grads)
-    for kind, other in kinds:
-        angle, ratio = _angle_and_ratio(grads, other)
-        if angle < 1e-4 and (kind == "displacement" or abs(ratio - 1) < 1e-6):
-            return kind
-    return "wrong"
 
 
 def _unsolved(algorithm: Algorithm, params: Params, task: Task, key: MaybeKey, tolerance: float) -> str:

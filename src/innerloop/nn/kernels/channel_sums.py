@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Primitive
@@ -23,6 +22,7 @@ from jaxtyping import Array, Float
 from innerloop.engine.chunking import in_memory_order
 from innerloop.nn.kernels.backend import backend
 from innerloop.nn.kernels.primitives import batch_first, primitive
+from innerloop.parallel.varying import varying_axes, varying_over
 
 Images = Float[Array, "examples *places channels"]
 Channels = Float[Array, " channels"]
@@ -109,7 +109,8 @@ def channel_scale(x: Images, v: Channels) -> Images:
     if backend() == "any":
         return x * per_channel(v, x)
     dtype = jnp.promote_types(x.dtype, v.dtype)
-    return scale_p.bind(*_varying_alike(x.astype(dtype), v.astype(dtype)), **_settings())
+    factors = x.astype(dtype), v.astype(dtype)
+    return scale_p.bind(*varying_over(varying_axes(factors), factors), **_settings())
 
 
 def spread(v: Channels, like: Images) -> Array:
@@ -139,18 +140,3 @@ def _mean_dtype(x: Array) -> Any:
 def _wide(x: Array) -> Array:
     """Cast to at least float32, in which long sums neither lose much precision nor overflow."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def _varying_alike(*arrays: Array) -> list[Array]:
-    """Make arrays vary over the same axes of a mesh, as the factors of a product within `jax.shard_map` must."""
-    own = [_varies_over(a) for a in arrays]
-    every = frozenset[str]().union(*own)
-    return [
-        lax.pcast(a, tuple(every - axes), to="varying") if every - axes else a
-        for a, axes in zip(arrays, own, strict=True)
-    ]
-
-
-def _varies_over(x: Array) -> frozenset[str]:
-    """The axes of a mesh over which an array varies."""
-    return getattr(getattr(jax.typeof(x), "manual_axis_type", None), "varying", frozenset())

@@ -1,0 +1,65 @@
+"""Within the user's own `jax.shard_map`, every task has its own result, as under `jax.vmap`."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec as P
+from numeric_cases import mlp_case
+
+from innerloop.algorithms import anil, joint, maml, meta_sgd
+from innerloop.engine.inner import InnerLoop
+from innerloop.engine.loss import Loss
+
+EACH = P("d")
+
+
+def on_two_devices(function: Any, *specs: P) -> Any:
+    """A function of two devices' shares, which JAX checks for what varies between them."""
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=EACH))
+
+
+def counting(loss: Any) -> Loss:
+    """A loss whose state starts alike on all devices, and is a constant after every step."""
+    return Loss(lambda p, b, *, state: (loss(p, b) * (1 + state), jnp.ones_like(state)), state=jnp.zeros(()))
+
+
+def adam(**more: Any) -> InnerLoop:
+    return InnerLoop(optax.adam(0.05, eps_root=1e-8), 4, **more)
+
+
+MAKES = {
+    "maml": lambda loss: maml(loss, adam()),
+    "checkpoints and a state": lambda loss: maml(counting(loss), adam(checkpoints="sqrt", minibatch=2)),
+    "a frozen body, in mixed mode": lambda loss: anil(loss, adam(derivative="mixed")),
+    "learned step sizes": lambda loss: meta_sgd(loss, adam(last=1)),
+    "without an inner loop": lambda loss: joint(loss, adam()),
+}
+
+
+@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
+def test_parameters_that_all_devices_share(make: Any):
+    """A gradient is that of its own task, not the sum over the devices' tasks."""
+    loss, params, task = mlp_case()
+    algorithm = make(loss)
+    meta_params = algorithm.init(params)
+    tasks = jax.tree.map(lambda x: jnp.stack([x, 2 * x, x - 1, x + 1]), task)
+    both = lambda p, task: (algorithm.adapt(p, task.support), algorithm.meta_grad(p, task))
+    each = jax.vmap(both, (None, 0))
+    found = on_two_devices(each, P(), EACH)(meta_params, tasks)
+    expected = jax.jit(each)(meta_params, tasks)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-12, 1e-14), found, expected)
+
+
+def test_a_task_that_all_devices_share():
+    loss, params, task = mlp_case()
+    many = jax.tree.map(lambda x: jnp.stack([x, -x]), params)
+    each = jax.vmap(maml(loss, adam()).meta_grad, (0, None))
+    found = on_two_devices(each, EACH, P())(many, task)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, 1e-12, 1e-14), found, jax.jit(each)(many, task)
+    )
