@@ -97,8 +97,6 @@ def train(
         with new, exclusive_lock(run), explain_oom(fit):
             if resume:
                 run.check_data(data)
-                if config.outer.meta_steps != run.config().outer.meta_steps:
-                    run.change_length(config.outer.meta_steps)
             else:
                 start.params(jax.eval_shape(experiment.init_params))  # raises before anything is written
                 run.create(config, data | start.hashes)
@@ -111,7 +109,10 @@ def train(
                 own = experiment.config
                 save = lambda path, params, facts: weights.save(path, params, own, facts)
                 recorder = RunRecorder(run, save, checkpoints, start)
-                return TrainingLoop(experiment, recorder, on_progress, guard).run_to_end()
+                loop = TrainingLoop(experiment, recorder, on_progress, guard)  # restores the last checkpoint
+                if config.outer.meta_steps != run.config().outer.meta_steps:
+                    run.change_length(config.outer.meta_steps)
+                return loop.run_to_end()
 
 
 def settings(config: Config | None) -> Config:
