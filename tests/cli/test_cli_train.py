@@ -208,7 +208,7 @@ def test_an_option_whose_value_is_a_presets_name(command, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("words", "wrong"),
     [
-        (("--outer.clip", "inf"), "--outer.clip: must be 1e+30 or less, got inf"),
+        (("--outer.clip", "inf"), "--outer.clip: must be a finite number, got inf"),
         (("--inner.learning-rate", "nan"), "--inner.learning-rate: must be a finite number, got nan"),
         (("--evaluation.validation-tasks", "1"), "--evaluation.validation-tasks: must be 2 or more, got 1"),
         (("--model.hidden", "0"), "--model.hidden: each must be 1 or more, got (0,)"),
