@@ -256,6 +256,10 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path):
     assert (os.listdir(tmp_path), path.read_text()) == (["x"], "theirs, a moment ago")
     with pytest.raises(InnerloopError, match="is not a regular file"):
         check_output_path("/dev/null", overwrite=True)
+    with pytest.raises(
+        InnerloopError, match="/proc/x.html: cannot be written .*; give a path in a folder that"
+    ):
+        check_output_path("/proc/x.html", overwrite=False)  # where even the write access of root is of no use
     with (
         pytest.raises(InnerloopError, match="cannot be written"),
         new_output(path / "y" / "z", overwrite=True),

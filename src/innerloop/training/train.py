@@ -19,7 +19,7 @@ from innerloop.io.digests import sha256
 from innerloop.parallel import multi_process
 from innerloop.parallel.precision import check_available, products
 from innerloop.training import contact_sheet, warm_start
-from innerloop.training.build import build
+from innerloop.training.build import build, check_chunk
 from innerloop.training.loop import Progress, TrainingLoop
 from innerloop.training.memory_plan import MemoryPlan, apply_plan, available_memory, memory_plan
 from innerloop.training.model_size import check_kept
@@ -82,6 +82,7 @@ def train(
             Schedule.from_config(config).check_lines("outer.log_every")
         check_available(config.precision)
         chosen.enter_context(products(config.precision))
+        check_chunk(config)
         experiment = build(config)
         if isinstance(experiment, SupervisedExperiment):
             experiment.check_classes()

@@ -173,6 +173,8 @@ class RunFolder(OwnFolder):
         if self.is_fit:
             wrong, hint = "is a run of `innerloop.fit`, on a model of your own", "use it from Python"
             raise InnerloopError(str(self.path), wrong, hint=f"{hint}: {LOAD}")
+        if not self.path.is_dir():
+            raise InnerloopError(str(self.path), "there is no such folder", hint="give a run's folder")
         if not path.is_file():
             inside = min((file.parent for file in self.path.glob("*/config.json")), default=None)
             hint = f"give the runs in it, such as {inside}" if inside else "give a run's folder"
