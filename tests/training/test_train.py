@@ -158,7 +158,7 @@ def test_wrong_calls(tiny: Config, finished: Path, tmp_path: Path):
         train(None, tmp_path / "x")
     with pytest.raises(InnerloopError, match="already holds a run"):
         train(tiny, finished)
-    with pytest.raises(InnerloopError, match="is not a run"):
+    with pytest.raises(InnerloopError, match="there is no such folder"):
         train(None, tmp_path / "x", resume=True)
 
 

@@ -27,7 +27,9 @@ def read(path: Path) -> list[JsonObject]:
     *whole, cut = text.split("\n")
     lines = list(enumerate(whole, 1))
     if cut:
-        warnings.warn(f"innerloop: {path}: line {len(lines) + 1} was cut short, and is left out", stacklevel=2)
+        warnings.warn(
+            f"innerloop: {path}: line {len(lines) + 1} was cut short, and is left out", stacklevel=2
+        )
     return [checked_record(line, f"{path}, line {number}") for number, line in lines if line]
 
 
