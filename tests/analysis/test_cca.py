@@ -1,9 +1,10 @@
 """CCA, SVCCA and PWCCA: closed forms, invariances, few points, dead neurons, an independent implementation."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from innerloop.analysis import canonical_correlations, mean_cca, pwcca, svcca
+from innerloop.analysis import canonical_correlations, linear_cka, mean_cca, pwcca, rbf_cka, svcca
 from innerloop.errors import InnerloopError
 
 RNG = np.random.default_rng(0)
@@ -81,6 +82,21 @@ def test_ill_conditioned_sides_in_both_precisions():
     assert mean_cca(X, Y, dtype=np.float32) == pytest.approx(mean_cca(X, Y), abs=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float32, np.float64])
+def test_rounding_errors_are_no_directions(dtype):
+    """Three directions in eight neurons, whatever the precision in which they were rounded."""
+    x = (RNG.normal(size=(200, 3)) @ RNG.normal(size=(3, 8))).astype(dtype)
+    assert len(canonical_correlations(x, RNG.normal(size=(200, 8))).rho) == 3
+
+
+@pytest.mark.parametrize("measure", [mean_cca, svcca, pwcca, linear_cka, rbf_cka])
+@pytest.mark.parametrize("scale", [1e-200, 1e-170, 1e200])
+def test_scale_changes_nothing(measure, scale):
+    assert measure(scale * X, Y) == pytest.approx(measure(X, Y))
+    assert measure(scale * X, Y, dtype=np.float32) == pytest.approx(measure(X, Y), abs=1e-4)
+    assert measure(np.column_stack([np.ones(200), 1e-170 * X]), Y) == pytest.approx(measure(X, Y))
+
+
 def test_more_neurons_than_points_is_told():
     x, y = RNG.normal(size=(10, 30)), RNG.normal(size=(10, 4))
     found = canonical_correlations(x, y)
@@ -106,5 +122,21 @@ def test_errors():
         mean_cca(X[:2], Y[:2])
     with pytest.raises(InnerloopError, match="must be finite"):
         pwcca(X * np.nan, Y)
-    with pytest.raises(InnerloopError, match=r"`variance` must be in \(0, 1\], got 0.0"):
+    with pytest.raises(InnerloopError, match="`variance` must be above 0, got 0.0"):
         svcca(X, Y, variance=0.0)
+    for tolerance, wrong in (
+        (-1.0, "0 or more, got -1.0"),
+        (2.0, "1 or less, got 2.0"),
+        (np.nan, "a finite number"),
+    ):
+        with pytest.raises(InnerloopError, match=f"`tolerance` must be {wrong}"):
+            canonical_correlations(X, Y, tolerance=tolerance)
+    with pytest.raises(
+        InnerloopError, match="`dtype` is unknown, got <class 'int'>; choose among: float32, float64"
+    ):
+        mean_cca(X, Y, dtype=int)
+    for odd, got in ((X + 1j, "complex128"), (X.astype(str), "<U32")):
+        with pytest.raises(InnerloopError, match=f"CCA: activations must be real numbers, got {got}"):
+            mean_cca(odd, Y)
+    with pytest.raises(InnerloopError, match=r"must be \[examples, ..., neurons\], got shape \(200, 0\)"):
+        mean_cca(X[:, :0], Y)

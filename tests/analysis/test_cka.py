@@ -163,6 +163,8 @@ def test_layouts():
 def test_errors():
     with pytest.raises(InnerloopError, match="`width` must be above 0, got 0.0"):
         rbf_cka(X, Y, width=0.0)
+    with pytest.raises(InnerloopError, match="`width` must be a finite number, got inf"):
+        rbf_cka(X, Y, width=np.inf)
     for measure in (linear_cka, rbf_cka):
         with pytest.raises(InnerloopError, match="debiased CKA needs at least four points, got 3"):
             measure(X[:3], Y[:3], debiased=True)

@@ -101,6 +101,9 @@ def test_a_score_without_a_known_name():
     model = replace(own(), score=lambda params, task: {"mse": loss(params, task.query)})
     with pytest.raises(InnerloopError, match="score: must return `accuracy` or `loss`, got mse"):
         analysis.freezing(model, tasks=2, key=KEY)
+    model = replace(own(), score=lambda params, task: loss(params, task.query))
+    with pytest.raises(InnerloopError, match="score: must return scores by name, got float"):
+        analysis.freezing(model, tasks=2, key=KEY)
 
 
 def test_layers_of_the_built_in_networks():

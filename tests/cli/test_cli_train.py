@@ -164,7 +164,9 @@ def test_settings_of_policies_beside_another_data_set():
 
 def test_settings_of_policies_elsewhere_are_refused(complaint):
     for words in (("sinusoid-maml",), ("navigation-maml-trpo", "--data.dataset", "sinusoid")):
-        assert "unknown option, got --rl.horizon" in complaint("train", *words, "--rl.horizon", "50")
+        assert "--rl.horizon: is a setting of reinforcement learning; leave it out" in complaint(
+            "train", *words, "--rl.horizon", "50"
+        )
 
 
 def test_a_resumed_policy_keeps_its_own_settings(complaint, tmp_path):
@@ -208,7 +210,7 @@ def test_an_option_whose_value_is_a_presets_name(command, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("words", "wrong"),
     [
-        (("--outer.clip", "inf"), "--outer.clip: must be 1e+30 or less, got inf"),
+        (("--outer.clip", "inf"), "--outer.clip: must be a finite number, got inf"),
         (("--inner.learning-rate", "nan"), "--inner.learning-rate: must be a finite number, got nan"),
         (("--evaluation.validation-tasks", "1"), "--evaluation.validation-tasks: must be 2 or more, got 1"),
         (("--model.hidden", "0"), "--model.hidden: each must be 1 or more, got (0,)"),
@@ -244,10 +246,29 @@ def test_a_checkpoint_that_is_not_there_is_not_promised(refused, tmp_path):
     assert "checkpoint" not in said
 
 
-def test_a_run_that_never_learnt_leaves_no_folder(refused, tmp_path):
-    said = refused("train", "sinusoid-maml", *TINY, "--outer.chunk", "7", "--folder", tmp_path / "run")
-    assert "multiple of devices x chunk" in said
+def test_a_run_that_never_learnt_leaves_no_folder(command, tmp_path):
+    code, out, said = command(
+        "train", "sinusoid-maml", *TINY, "--outer.chunk", "7", "--folder", tmp_path / "run"
+    )
+    assert (code, out) == (2, "")
+    assert "--outer.meta-batch must be a multiple of devices x --outer.chunk, got" in said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--algorithm", "cavia"), "CAVIA: cannot learn from such tasks"),
+        (("--algorithm", "reptile"), "reptile: has no query loss for this outer step"),
+        (("--inner.derivative", "mixed"), "inner.derivative: the outer step trpo needs forward mode"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_told_before_all_else(command, tmp_path, words, told):
+    """Even where the folder holds a run."""
+    (tmp_path / "config.json").write_text("{}")
+    code, out, said = command("train", "navigation-maml-trpo", *words, "--folder", tmp_path)
+    assert (code, out) == (2, "")
+    assert told in said
 
 
 def test_a_folder_that_cannot_be_made(command, tmp_path):

@@ -60,6 +60,20 @@ def test_every_command_has_help_of_one_screen(name, command):
         (("train", "sinusoid-maml", "--fold", "x"), "got --fold; did you mean --data.folder or --folder?"),
         (("evaluate", "runs/a", "--tasks", "all"), "--tasks: must be a whole number, got 'all'; see"),
         (("train", "sinusoid-maml", "--model.hidden", "a"), "--model.hidden: cannot be read, got 'a'; see"),
+        (
+            ("train", "sinusoid-maml", "--model.hidden"),
+            "--model.hidden: needs a value; give one or more, or leave",
+        ),
+        (
+            ("train", "sinusoid-maml", "--model.hidden", "--seed", "1"),
+            "--model.hidden: needs a value; give one or more, or leave it out.",
+        ),
+        (
+            ("train", "sinusoid-maml", "--rl.trajectories", "5"),
+            "--rl.trajectories: is a setting of reinforcement learning; leave it out, or name a preset such as",
+        ),
+        (("train", "--rl.trajectories", "5"), "train: needs a preset; name one"),
+        (("reproduce", "sinusoid-maml"), "sinusoid-maml: there is no such folder; give a run's folder."),
         (("completion", "bsh"), "must be one of 'bash', 'fish', 'zsh', got 'bsh'; did you mean bash?"),
         (("adapt", "runs/a", "x", "--ink", "blue"), "--ink: must be one of 'dark', 'light', got 'blue'."),
         (

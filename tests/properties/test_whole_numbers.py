@@ -12,6 +12,7 @@ from innerloop.errors import InnerloopError, check_count
 
 BEFORE = """
 import jax, jax.numpy as jnp, numpy as np, optax
+import innerloop.analysis
 import innerloop.engine.evaluate
 import innerloop as il
 from innerloop.engine.persistent_adam import persistent_adam
@@ -57,6 +58,12 @@ REFUSED = {
     "evaluator(batch_size=1.5)": "evaluate: `batch_size` must be a whole number, got 1.5.",
     "evaluator(batch_size=0)": "evaluate: `batch_size` must be 1 or more, got 0.",
     "evaluated(record=(0.5,))": "evaluate: recorded steps must lie in 0..2, got (0.5,).",
+    "il.analysis.svcca(np.eye(4), np.eye(4), variance='a')": "SVCCA: `variance` must be a number, got 'a'.",
+    "il.analysis.mean_cca(['a'], np.eye(4))": "CCA: activations must be real numbers, got <U1.",
+    "il.analysis.rbf_cka(np.eye(4), np.eye(4), width='a')": "CKA: `width` must be a number, got 'a'.",
+    "il.analysis.linear_cka(np.eye(4), np.eye(4), debiased='a')": "CKA: `debiased` must be True or False, got 'a'.",
+    "il.analysis.linear_cka(np.eye(4), np.eye(4), dtype='a')": "CKA: `dtype` is unknown, got 'a'; choose among: "
+    "float32, float64.",
     "il.Learner(params, algorithm, classification='no')": "Learner: `classification` is unknown, got 'no'; choose "
     "among: None, True, False.",
     "il.TaskList([task, (task, task)])": "TaskList: item 1 must be a task, got tuple; give a list of "

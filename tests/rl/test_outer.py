@@ -14,7 +14,7 @@ from innerloop.config.schema import Config, EvaluationConfig, ModelConfig, RLCon
 from innerloop.engine import meta_state
 from innerloop.errors import InnerloopError
 from innerloop.training.build import build
-from innerloop.training.reinforcement import RLExperiment
+from innerloop.training.reinforcement import RLExperiment, check_policy
 
 
 def tiny(name: str = "navigation-maml-trpo", **rl: Any) -> Config:
@@ -125,7 +125,7 @@ def test_every_algorithm_and_outer_step(config: Config):
 
 def test_reptile_has_no_trust_region():
     with pytest.raises(InnerloopError, match="reptile: has no query loss"):
-        _ = RLExperiment(tiny("navigation-reptile", outer="trpo")).outer_step
+        check_policy(tiny("navigation-reptile", outer="trpo"))
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_runs_that_cannot_be_compared(finished: Path, copy: RunFolder, tmp_path:
     copy.weights.unlink()
     with pytest.raises(InnerloopError, match="has not ended.*innerloop train --resume"):
         reproduce(copy.path, tmp_path / "x")
-    with pytest.raises(InnerloopError, match="is not a run"):
+    with pytest.raises(InnerloopError, match="there is no such folder"):
         reproduce(tmp_path / "none", tmp_path / "x")
     with pytest.raises(InnerloopError, match="already holds a run"):
         reproduce(finished, finished)

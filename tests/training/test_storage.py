@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from innerloop.config.schema import Config, InnerConfig
 from innerloop.config.serialization import to_json
 from innerloop.engine import meta_state
+from innerloop.engine.pytree import by_path
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader
 from innerloop.io.files import write_text
@@ -118,6 +119,8 @@ def test_metrics_survive_a_crash(tmp_path: Path):
         run.log({"step": step, "loss": 1 / step})
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 8, "lo')
+    with pytest.warns(UserWarning, match="metrics.jsonl: line 4 was cut short, and is left out"):
+        run.rewind(6)
     assert [record["step"] for record in run.metrics()] == [2, 4, 6]
     run.rewind(4)
     assert run.metrics() == [{"step": 2, "loss": 1 / 2}, {"step": 4, "loss": 1 / 4}]
@@ -141,6 +144,23 @@ def test_weights_there_and_back(tmp_path: Path):
         weights.into(state(5).params, arrays, "x")
     with pytest.raises(InnerloopError, match="`spare` should have shape .*, got nothing"):
         weights.into({"spare": jnp.ones(1)}, {}, "x")
+
+
+@pytest.mark.parametrize("where", ["arrays", "facts"])
+def test_weights_that_are_not_what_was_written(where: str, tmp_path: Path):
+    """Files without a digest, such as those of version 0.1.0, are read."""
+    params, path = state().params, tmp_path / "w.safetensors"
+    weights.save(path, params, Config(seed=5), {"meta_steps": 9})
+    written = path.read_bytes()
+    at = len(written) - 1 if where == "arrays" else written.index(b'9}"')
+    path.write_bytes(written[:at] + bytes([written[at] ^ 1]) + written[at + 1 :])
+    with pytest.raises(
+        InnerloopError, match="w.safetensors: is damaged: it is not what was written; put back"
+    ):
+        weights.load(path)
+    arrays = {name: np.asarray(x) for name, x in by_path(params).items()}
+    save_file(arrays, path, metadata={"config": to_json(Config(seed=5)), "facts": "{}"})
+    assert weights.load(path)[1] == Config(seed=5)
 
 
 def test_weights_of_a_run_with_a_memory_plan_are_its_own():
@@ -276,11 +296,11 @@ def test_a_checkpoint_of_another_model_or_optimiser(saved):
 
 
 def test_a_broken_checkpoint_is_named(saved):
-    """With no other to go on from, the message says where it lies."""
+    """With no other to go on from, the message says what to do."""
     for path in Path(str(saved.directory / "7")).rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(InnerloopError, match=r"cannot be read .*; it is in .*checkpoints/7"):
+    with pytest.raises(InnerloopError, match=r"^checkpoint 7: is damaged.*; put back .*, or move it away"):
         checkpoint.restore(saved, state())
 
 

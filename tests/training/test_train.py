@@ -1,6 +1,7 @@
 """What a training run leaves behind, and what it says when something went wrong."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,32 @@ def test_what_a_run_leaves(tiny: Config, finished: Path):
 
 def test_resuming_a_finished_run_changes_nothing(finished: Path):
     before = weights.load(finished / "weights.safetensors")[0]
-    (finished / "weights.safetensors").unlink()
-    assert int(train(None, finished, resume=True).step) == 12
+    (finished / "weights.safetensors").write_bytes(b"")
+    with pytest.warns(UserWarning, match="weights.safetensors: .* It is written again from .* meta-step 12"):
+        assert int(train(None, finished, resume=True).step) == 12
     after = weights.load(finished / "weights.safetensors")[0]
     for name in before:
         np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_a_run_that_cannot_be_made_longer_keeps_its_weights(tiny: Config, finished: Path, tmp_path: Path):
+    """Whether its checkpoints are damaged or gone."""
+    run, longer = RunFolder(tmp_path / "run"), replace(tiny, outer=replace(tiny.outer, meta_steps=14))
+    shutil.copytree(finished, run.path)
+    for path in run.checkpoints.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(
+        InnerloopError, match="checkpoint 12: is damaged, .*; put back a copy of .*checkpoints, or"
+    ):
+        train(longer, run.path, resume=True)
+    shutil.rmtree(run.checkpoints)
+    with pytest.raises(
+        InnerloopError, match="run: has ended, and its checkpoints are gone; put them back, start"
+    ):
+        train(longer, run.path, resume=True)
+    assert run.weights.read_bytes() == (finished / run.weights.name).read_bytes()
+    assert (run.config(), run.metrics()) == (tiny, RunFolder(finished).metrics())
 
 
 def test_a_longer_run_has_the_bits_and_the_record_of_one_that_was_long_at_once(
@@ -136,7 +158,7 @@ def test_wrong_calls(tiny: Config, finished: Path, tmp_path: Path):
         train(None, tmp_path / "x")
     with pytest.raises(InnerloopError, match="already holds a run"):
         train(tiny, finished)
-    with pytest.raises(InnerloopError, match="is not a run"):
+    with pytest.raises(InnerloopError, match="there is no such folder"):
         train(None, tmp_path / "x", resume=True)
 
 

@@ -8,6 +8,7 @@ position a neuron; neurons then soon outnumber points, and CCA becomes uninforma
 
 from typing import Literal, TypeVar, get_args
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import DTypeLike
@@ -31,9 +32,9 @@ def as_points(activations: Activations, layout: Layout = "positions") -> Activat
         `[points, neurons]`.
 
     Raises:
-        InnerloopError: if the layout is unknown, or the activations have no neuron axis.
+        InnerloopError: if the layout is unknown, or the activations have no neurons or no axis of neurons.
     """
-    if activations.ndim < 2:
+    if activations.ndim < 2 or 0 in activations.shape[1:]:
         got = f"shape {tuple(activations.shape)}"
         raise InnerloopError("activations", "must be [examples, ..., neurons]", got=got)
     check_choice("activations", "layout", layout, get_args(Layout))
@@ -43,18 +44,19 @@ def as_points(activations: Activations, layout: Layout = "positions") -> Activat
 
 
 def pair(x: Either, y: Either, who: str, dtype: DTypeLike = np.float64) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets of activations on the same points as uncentred `[points, neurons]` arrays of `dtype`.
+    """Two sets of activations on the same points as uncentred `[points, neurons]` arrays of `dtype`, scaled to 1.
 
     Args:
         x: activations, `[points, ..., neurons]`.
         y: activations on the same points.
         who: name of the measure, for error messages.
-        dtype: dtype of the result.
+        dtype: dtype of the result, float32 or float64.
 
     Raises:
-        InnerloopError: unless both have the same number of points, at least three, and finite values.
+        InnerloopError: unless both have the same number of points, at least three, and finite real values.
     """
-    a, b = (as_points(np.asarray(z)).astype(dtype) for z in (x, y))
+    check_choice(who, "dtype", dtype, (np.dtype(np.float32), np.dtype(np.float64)))
+    a, b = (_as_floats(z, who) for z in (x, y))
     if len(a) != len(b):
         got = f"{len(a)} and {len(b)}"
         raise InnerloopError(
@@ -64,9 +66,28 @@ def pair(x: Either, y: Either, who: str, dtype: DTypeLike = np.float64) -> tuple
         raise InnerloopError(who, "needs at least three points", got=len(a))
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise InnerloopError(who, "activations must be finite", hint="lower the inner step size")
-    return a, b
+    return _scaled(a).astype(dtype), _scaled(b).astype(dtype)
+
+
+def _as_floats(activations: Either, who: str) -> np.ndarray:
+    """Activations as points and neurons in float64. Raises InnerloopError unless they are real numbers."""
+    found = np.asarray(activations)
+    if found.dtype.kind not in "biu" and not jnp.issubdtype(found.dtype, jnp.floating):
+        raise InnerloopError(who, "activations must be real numbers", got=found.dtype)
+    return as_points(found).astype(np.float64)
 
 
 def centred(x: np.ndarray) -> np.ndarray:
-    """Activations centred over the points; a constant neuron becomes exactly zero, without rounding error."""
-    return np.where(x.max(0) == x.min(0), 0.0, x - x.mean(0)).astype(x.dtype)
+    """Activations centred over the points, and scaled to 1.
+
+    A constant neuron becomes exactly zero, without rounding error.
+    """
+    return _scaled(np.where(x.max(0) == x.min(0), 0.0, x - x.mean(0)).astype(x.dtype))
+
+
+def _scaled(x: np.ndarray) -> np.ndarray:
+    """Scale by a power of two, which is exact, to largest values near 1: no product overflows or underflows.
+
+    Every measure is invariant to scaling.
+    """
+    return np.ldexp(x, -np.frexp(np.abs(x).max(initial=0.0))[1])

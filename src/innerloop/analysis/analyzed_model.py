@@ -14,6 +14,7 @@ from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluate import Score, check_num_tasks, number_of_tasks, over_tasks
 from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.engine.pytree import is_selected, paths
+from innerloop.engine.scores import score_shapes
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
@@ -94,10 +95,10 @@ class AnalyzedModel:
         """The name of the score: `accuracy`, or `loss` for regression.
 
         Raises:
-            InnerloopError: if the score returns neither.
+            InnerloopError: if the score returns neither, or no numbers by name.
         """
         task = jax.eval_shape(self.tasks.sample, jax.random.key(0))
-        scores = jax.eval_shape(self.score, self.initialisation(self.params), task)
+        scores = score_shapes(self.score, self.initialisation(self.params), task)
         for name in ("accuracy", "loss"):
             if name in scores:
                 return name

@@ -22,12 +22,13 @@ the mean; this module does not.
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
-from innerloop.analysis.activations import Either, Points, centred, pair
-from innerloop.errors import InnerloopError
+from innerloop.analysis.activations import Either, Points, as_points, centred, pair
+from innerloop.config.bounds import FRACTION, POSITIVE_FRACTION, check_argument
 
 
 class Correlations(NamedTuple):
@@ -53,7 +54,7 @@ class Decomposed(NamedTuple):
 
 
 def decompose(x: Points) -> Decomposed:
-    """Centre and decompose `[points, neurons]`."""
+    """Centre, scale and decompose `[points, neurons]`."""
     x = centred(x)
     left, singular, _ = np.linalg.svd(x, full_matrices=False)
     return Decomposed(x, left, singular)
@@ -73,12 +74,6 @@ def _basis(side: Decomposed, tolerance: float, variance: float = 1.0) -> Points:
     return side.left[:, :rank]
 
 
-def _precision(*arrays: Either) -> float:
-    """The largest machine epsilon among the arrays' dtypes."""
-    kinds = [np.asarray(a).dtype for a in arrays]
-    return max(float(np.finfo(kind if kind.kind == "f" else float).eps) for kind in kinds)
-
-
 def canonical_correlations(
     x: Either,
     y: Either,
@@ -94,24 +89,30 @@ def canonical_correlations(
         y: activations on the same points.
         variance: fraction of each side's variance to keep before the analysis, as in SVCCA.
         tolerance: singular values below this fraction of the largest count as zero (None: the matrix size times the
-            machine epsilon of the activations).
-        dtype: dtype of the computation.
+            machine epsilon of the activations or, in half precision, the root of this epsilon).
+        dtype: dtype of the computation, float32 or float64.
 
     Raises:
-        InnerloopError: if the numbers of points differ, a value is not finite, or `variance` is outside (0, 1].
+        InnerloopError: if the numbers of points differ or are below three, a value is not a finite real number,
+            `variance` is outside (0, 1], or `tolerance` outside [0, 1].
     """
-    if not 0 < variance <= 1:
-        raise InnerloopError("SVCCA", "`variance` must be in (0, 1]", got=variance)
-    if tolerance is None:
-        tolerance = default_tolerance(x, y, dtype)
-    x, y = pair(x, y, "CCA", dtype)
-    return correlate(decompose(x), decompose(y), tolerance, variance)
+    check_argument("SVCCA", "variance", variance, POSITIVE_FRACTION)
+    if tolerance is not None:
+        check_argument("CCA", "tolerance", tolerance, FRACTION)
+    a, b = pair(x, y, "CCA", dtype)
+    tolerance = default_tolerance(x, y, dtype) if tolerance is None else tolerance
+    return correlate(decompose(a), decompose(b), tolerance, variance)
 
 
 def default_tolerance(x: Either, y: Either, dtype: DTypeLike) -> float:
-    """The larger of the numbers of points and neurons, times the machine epsilon of the activations."""
-    size = max(np.shape(x)[0], np.shape(x)[-1], np.shape(y)[-1])
-    return size * max(_precision(x, y), float(np.finfo(dtype).eps))
+    """The larger of the numbers of points and neurons, times the machine epsilon of the activations, or its root.
+
+    The product is a bound on rounding errors that exceeds 1 for a few hundred points in bfloat16; the root is enough.
+    """
+    size = max(n for side in (x, y) for n in as_points(np.asarray(side)).shape)
+    kinds = [np.dtype(dtype), *(np.asarray(side).dtype for side in (x, y))]
+    epsilon = max(float(jnp.finfo(kind).eps) for kind in kinds if jnp.issubdtype(kind, jnp.floating))
+    return min(size * epsilon, epsilon**0.5)
 
 
 def correlate(x: Decomposed, y: Decomposed, tolerance: float, variance: float = 1.0) -> Correlations:
@@ -123,19 +124,26 @@ def correlate(x: Decomposed, y: Decomposed, tolerance: float, variance: float = 
 
 
 def mean_cca(x: Either, y: Either, *, dtype: DTypeLike = np.float64) -> float:
-    """Mean canonical correlation, in [0, 1]; NaN if a side is constant. Arguments as in `canonical_correlations`."""
+    """Mean canonical correlation, in [0, 1]; NaN if a side is constant.
+
+    Arguments and errors are those of `canonical_correlations`.
+    """
     return mean_correlation(canonical_correlations(x, y, dtype=dtype).rho)
 
 
 def svcca(x: Either, y: Either, *, variance: float = 0.99, dtype: DTypeLike = np.float64) -> float:
-    """SVCCA, in [0, 1]: mean canonical correlation of the directions that explain `variance` of each side."""
+    """SVCCA, in [0, 1]: mean canonical correlation of the directions that explain `variance` of each side.
+
+    NaN if a side is constant. Arguments and errors are those of `canonical_correlations`.
+    """
     return mean_correlation(canonical_correlations(x, y, variance=variance, dtype=dtype).rho)
 
 
 def pwcca(x: Either, y: Either, *, dtype: DTypeLike = np.float64) -> float:
     """Projection-weighted CCA, in [0, 1]: correlations weighted by how much of `x` they account for.
 
-    Not symmetric, since the weights come from `x`. Arguments as in `canonical_correlations`.
+    Not symmetric, since the weights come from `x`. NaN if a side is constant. Arguments and errors are those of
+    `canonical_correlations`.
     """
     found = canonical_correlations(x, y, dtype=dtype)
     return projection_weighted(found, centred(pair(x, y, "PWCCA", dtype)[0]))

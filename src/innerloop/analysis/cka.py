@@ -20,7 +20,8 @@ from jaxtyping import Float
 from numpy.typing import DTypeLike
 
 from innerloop.analysis.activations import Either, Points, centred, pair
-from innerloop.errors import InnerloopError
+from innerloop.config.bounds import POSITIVE, check_argument
+from innerloop.errors import InnerloopError, check_flag
 
 Others = Float[np.ndarray, "points others"]
 Kernel = Float[np.ndarray, "points points"]
@@ -33,16 +34,17 @@ def linear_cka(x: Either, y: Either, *, debiased: bool = False, dtype: DTypeLike
         x: activations, `[points, neurons]` or `[images, ..., channels]`.
         y: activations on the same points.
         debiased: whether to use the debiased HSIC_1.
-        dtype: dtype of the computation.
+        dtype: dtype of the computation, float32 or float64.
 
     Returns:
         CKA in [0, 1], or at most 1 if debiased; NaN if a side is constant.
 
     Raises:
-        InnerloopError: if the numbers of points differ, a value is not finite, or there are fewer than four points for
-            debiased CKA.
+        InnerloopError: if the numbers of points differ, a value is not a finite real number, or there are fewer than
+            three points, or four for debiased CKA.
     """
-    x, y = (_unit(centred(a)) for a in pair(x, y, "CKA", dtype))
+    check_flag("CKA", "debiased", debiased)
+    x, y = (centred(a) for a in pair(x, y, "CKA", dtype))
     inner = _linear_hsic1 if debiased else _linear_hsic
     if debiased:
         _check_four(len(x))
@@ -64,10 +66,10 @@ def rbf_cka(
     square of the number of points. Arguments and result as in `linear_cka`.
 
     Raises:
-        InnerloopError: as for `linear_cka`, and if `width` is not above 0.
+        InnerloopError: as for `linear_cka`, and if `width` is not a number above 0.
     """
-    if not width > 0:
-        raise InnerloopError("CKA", "`width` must be above 0", got=width)
+    check_argument("CKA", "width", width, POSITIVE)
+    check_flag("CKA", "debiased", debiased)
     x, y = pair(x, y, "CKA", dtype)
     k, m = _gaussian(x, width), _gaussian(y, width)
     if debiased:
@@ -80,15 +82,6 @@ def rbf_cka(
 def _ratio(xy: float, xx: float, yy: float) -> float:
     """CKA from HSIC values; NaN if a side has no variance."""
     return float(xy / np.sqrt(xx * yy)) if xx > 0 and yy > 0 else float("nan")
-
-
-def _unit(x: Points) -> Points:
-    """Scale to Frobenius norm 1, so that products of large or small activations neither overflow nor underflow."""
-    largest = np.abs(x).max(initial=0.0)
-    if largest == 0:
-        return x
-    x = x / largest  # squares of float32 overflow beyond 1e19
-    return x / np.linalg.norm(x)
 
 
 def _linear_hsic(x: Points, y: Others) -> float:

@@ -149,6 +149,7 @@ def _sentences(kind: Kind, m: JsonObject, results: JsonObject, missing: Sequence
         return [
             opening,
             "Adaptation brings no gain that this measurement can show, so there is nothing to explain.",
+            "With more tasks, it could show a smaller gain.",
         ]
     last = _what_is_missing(missing, results) if missing else _conclusion(kind, m)
     return [opening, *_must_change(m, scores, results), *_does_change(m), last]

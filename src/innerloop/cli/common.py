@@ -71,7 +71,18 @@ def parse(cls: type[Arguments], argv: Sequence[str], default: object = None, nam
     run_tyro = lambda words: tyro.cli(cls, prog=prog, args=words, config=markers, **settings)
     arguments = in_one_sentence(run_tyro, list(argv), prog.split()[-1])
     check_bounds(arguments, lambda field: _option(cls, field))
+    _check_values(arguments, argv)
     return arguments
+
+
+def _check_values(arguments: object, argv: Sequence[str]) -> None:
+    """Raise InnerloopError for an option of several values that was given none."""
+    for word, following in zip(argv, [*argv[1:], "--"], strict=False):
+        value = arguments
+        for name in word.removeprefix("--").replace("-", "_").split("."):
+            value = getattr(value, name, None)
+        if word.startswith("--") and following.startswith("--") and value == ():
+            raise InnerloopError(word, "needs a value", hint="give one or more, or leave it out")
 
 
 def _option(cls: type, field: str) -> str:

@@ -117,6 +117,7 @@ def train_into(folder: Path, config: Config | None, *, resume: bool = False, sev
         The exit code.
     """
     from innerloop.cli.progress import train_until_stopped
+    from innerloop.training.build import check_chunk
     from innerloop.training.memory_plan import MemoryPlan
     from innerloop.training.storage import checkpoint_manager
     from innerloop.training.train import train
@@ -125,6 +126,7 @@ def train_into(folder: Path, config: Config | None, *, resume: bool = False, sev
     shown = config or RunFolder(folder).config()
     finished = resume and shown == RunFolder(folder).config() and RunFolder(folder).weights.is_file()
     if not finished:
+        check_chunk(shown)
         _announce(shown, folder)
     if not resume and (about_start := _start_in_words(shown)):
         out.print(about_start)

@@ -24,6 +24,7 @@ from innerloop.config.schema import (
     Precision,
     RLConfig,
 )
+from innerloop.errors import InnerloopError
 
 
 def _distributed_option(name: str, metavar: str, hint: str = "") -> Any:
@@ -101,7 +102,9 @@ def parse_with_preset(argv: Sequence[str]) -> Train:
     base = presets.get(next(iter(named), ""), Config())
     rl_given = any(word.startswith("--rl.") for word in argv)
     arguments = arguments_of(argv, base, policies=rl_given)
-    if arguments.resume is not None:  # `_resumed` compares with the run's own settings
+    if (
+        arguments.resume is not None or arguments.preset is None
+    ):  # `_resumed` compares with the run's own settings
         return arguments
     dataset = arguments.data.dataset
     if dataset != base.data.dataset:
@@ -116,6 +119,9 @@ def parse_with_preset(argv: Sequence[str]) -> Train:
 def arguments_of(argv: Sequence[str], base: Config, *, policies: bool = False) -> Train:
     """The arguments, with the settings of `base` as defaults; `policies`: also take `--rl.*` whatever the base."""
     cls = TrainRL if base.reinforcement or policies else Train
+    if cls is Train and (given := next((word for word in argv if word.startswith("--rl.")), "")):
+        hint = "leave it out, or name a preset such as navigation-maml-trpo"
+        raise InnerloopError(given.partition("=")[0], "is a setting of reinforcement learning", hint=hint)
     return parse(cls, argv, cls(**settings_of(base, cls)), name="train")
 
 

@@ -33,7 +33,13 @@ def plan(arguments: Train, argv: Sequence[str]) -> tuple[Path, Config]:
 
 
 def _check_inputs(config: Config) -> None:
-    """Raise InnerloopError for data or a start that are not there; of the data only a table's header is read."""
+    """Raise InnerloopError for settings that do not go together, and for data or a start that are not there.
+
+    Of the data only a table's header is read.
+    """
+    from innerloop.training.build import check_settings
+
+    check_settings(config)
     data = config.data
     check_read(data)
     check_places(data)

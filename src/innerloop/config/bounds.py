@@ -128,7 +128,7 @@ def wrong_number(value: Any, bounds: Bounds, integers: bool) -> str:
         return "must be a whole number" if integers else "must be a number"
     if bounds.high == SEED.high and not SEED.low <= value <= SEED.high:
         return "must be a number of at most 64 bits"
-    if value != value:
+    if value != value or value in (math.inf, -math.inf):
         return "must be a finite number"
     if value < bounds.low:
         # A tiny lower bound means "above 0".

@@ -1,7 +1,8 @@
 """SHA-256 digests."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def sha256(blocks: Iterable[bytes | memoryview]) -> bytes:
@@ -10,3 +11,10 @@ def sha256(blocks: Iterable[bytes | memoryview]) -> bytes:
     for block in blocks:
         total.update(block)
     return total.digest()
+
+
+def sha256_of_arrays(arrays: Mapping[str, Any]) -> bytes:
+    """The digest of names, dtypes, shapes and bytes of NumPy arrays, whatever their order."""
+    return sha256(
+        f"{name}\0{x.dtype}\0{x.shape}\0".encode() + x.tobytes() for name, x in sorted(arrays.items())
+    )

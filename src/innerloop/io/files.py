@@ -7,6 +7,7 @@ either complete or absent.
 import errno
 import os
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -157,8 +158,8 @@ def _check_writable(folder: Path) -> None:
     """Raise OSError unless this is a folder in which files can be created."""
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "a part of the path is not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    with tempfile.TemporaryFile(dir=folder):  # write access does not suffice in /proc, for example
+        pass
 
 
 def refuse_input(path: Path, inputs: Iterable[Path | str]) -> None:

@@ -7,6 +7,7 @@ ask for more memory than its own size.
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from innerloop.errors import InnerloopError
+from innerloop.io.digests import sha256_of_arrays
 from innerloop.io.untrusted import JsonObject, open_regular, parse_json
 
 HEADER = 1 << 22
@@ -22,6 +24,9 @@ HEADER = 1 << 22
 
 TENSORS = 10_000
 """The largest number of tensors."""
+
+SHA256 = "sha256"
+"""The name of the digest of all arrays and of the other metadata, among the metadata."""
 
 DTYPES: dict[str, DTypeLike] = {
     "F16": np.float16, "BF16": jnp.bfloat16, "F32": np.float32, "F64": np.float64,
@@ -62,7 +67,20 @@ def read(path: Path, what: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise InnerloopError(str(path), f"holds no {what} ({said})") from None
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise InnerloopError(str(path), f"holds no {what} (its metadata are not strings)")
+    kept = metadata.pop(SHA256, None)  # files of other programs have none, nor those of version 0.1.0
+    if kept is not None and kept != digest(arrays, metadata):
+        raise InnerloopError(
+            str(path), "is damaged: it is not what was written", hint="put back a copy of it"
+        )
     return arrays, metadata
+
+
+def digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """The sha256 of arrays and metadata, in hexadecimal digits."""
+    texts = {
+        f"__metadata__/{name}": np.frombuffer(text.encode(), np.uint8) for name, text in metadata.items()
+    }
+    return sha256_of_arrays({**arrays, **texts}).hex()
 
 
 def _header(file: BinaryIO) -> tuple[int, JsonObject]:

@@ -9,12 +9,18 @@ from safetensors.numpy import save_file
 
 from innerloop.errors import InnerloopError
 from innerloop.io.files import cannot_write, replacing
+from innerloop.io.safetensors_reader import SHA256, digest
 
 
 def write(
     path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str], hint: str, *, overwrite: bool = True
 ) -> None:
-    """Write arrays by name, replacing any existing file. Raises InnerloopError, with `hint`, if that fails."""
+    """Write arrays by name and their digest, replacing any existing file.
+
+    Raises:
+        InnerloopError: with `hint`, if that fails.
+    """
+    metadata = metadata | {SHA256: digest(arrays, metadata)}
     with cannot_write(path, hint), replacing(path, overwrite=overwrite) as draft:
         try:
             save_file(arrays, draft, metadata=metadata)

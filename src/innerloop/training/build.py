@@ -6,6 +6,8 @@ from innerloop.config.data_settings import check_places
 from innerloop.config.schema import Config, InnerConfig
 from innerloop.config.specs import SETTINGS
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
+from innerloop.parallel.mesh import task_mesh
 from innerloop.tasks.class_arrays import Splits
 from innerloop.training.experiment import Experiment
 from innerloop.training.supervised import SupervisedExperiment
@@ -72,3 +74,22 @@ def build(config: Config) -> Experiment:
     if config.data.spec.needs_file:
         return TableExperiment(config, table=load_table(config))
     return SupervisedExperiment(config, load_splits(config))
+
+
+def check_settings(config: Config) -> None:
+    """Raise InnerloopError for settings that do not go together, before anything is read or JAX is used."""
+    check_algorithm(config)
+    if config.reinforcement:
+        from innerloop.training.reinforcement import check_policy
+
+        check_policy(config)
+
+
+def check_chunk(config: Config) -> None:
+    """Raise InnerloopError if a meta-batch cannot be split into the chunks of the config, on these devices."""
+    outer = config.outer
+    groups: int = task_mesh(outer.meta_batch, model_shards=outer.model_shards).shape["tasks"]
+    if outer.chunk is not None and outer.meta_batch % (groups * outer.chunk):
+        got = f"{counted(outer.meta_batch, 'task')} on {counted(groups, 'device')} in chunks of {outer.chunk}"
+        wrong = "`outer.meta_batch` must be a multiple of devices x `outer.chunk`"
+        raise InnerloopError("train", wrong, got=got, hint="change one of them")

@@ -1,6 +1,8 @@
 """Recorders of a run: one that writes to its folder, and its base class, which records nothing."""
 
+import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,8 @@ import jax
 
 from innerloop.engine.meta_state import MetaState
 from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError
+from innerloop.io import safetensors_reader
 from innerloop.io.text import as_json
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.mesh import local_copy
@@ -81,6 +85,7 @@ class RunRecorder(Recorder):
         first = fresh(params)
         state = checkpoint.restore(self.checkpoints, first)
         if state is None:
+            self.run.check_not_ended()
             self.start.check_unchanged(self.run.known())
             state = fresh(self.start.params(params)) if self.start.source else first
         self.run.rewind(int(state.step))
@@ -127,7 +132,17 @@ class RunRecorder(Recorder):
         """Write the final weights, once the last checkpoint is complete."""
         checkpoint.finish(self.checkpoints)
         facts = {"seconds": self.run.seconds(), "environment": environment()}
+        if os.path.lexists(self.run.weights):
+            self._tell_if_damaged(int(state.step))
         self.write_weights(self.run.weights.name, state, facts)
+
+    def _tell_if_damaged(self, step: int) -> None:
+        """Warn if the weights of an earlier end cannot be read."""
+        try:
+            safetensors_reader.read(self.run.weights, "trained weights")
+        except InnerloopError as trouble:
+            text = f"innerloop: {trouble} It is written again from the state of meta-step {step}."
+            warnings.warn(text, stacklevel=2)
 
     def write_weights(self, name: str, state: MetaState, facts: JsonObject) -> None:
         """Write weights with `facts` and the description of the run into the file of this name."""

@@ -108,11 +108,7 @@ class RLExperiment(Experiment):
     @property
     def outer_step(self) -> OuterStep:
         """The configured outer step."""
-        rl, spec = self.config.rl, self.config.spec
-        if not spec.reads_query and rl.outer != "gradient":
-            hint = "use `rl.outer` gradient"
-            raise InnerloopError(spec.name, "has no query loss for this outer step", got=rl.outer, hint=hint)
-        outer = MetaObjective(self.algorithm, self.chunk)
+        rl, outer = self.config.rl, MetaObjective(self.algorithm, self.chunk)
         if rl.outer == "trpo":
             region = TrustRegion(rl.max_kl, rl.conjugate_gradients, share=rl.fisher_fraction)
             return trpo_update(outer, region, self.optimizer)
@@ -180,3 +176,10 @@ def check_policy(config: Config) -> None:
         raise InnerloopError("model.kind", "a policy must be a plain MLP", got=model.kind, hint=hint)
     if (shards := config.outer.model_shards) > 1:
         raise InnerloopError("outer.model_shards", "policies cannot be sharded", got=shards)
+    spec, rl = config.spec, config.rl
+    if not spec.reads_query and rl.outer != "gradient":
+        hint = "use `rl.outer` gradient"
+        raise InnerloopError(spec.name, "has no query loss for this outer step", got=rl.outer, hint=hint)
+    if rl.outer == "trpo" and config.inner.derivative == "mixed":
+        wrong = "the outer step trpo needs forward mode, which mixed mode lacks"
+        raise InnerloopError("inner.derivative", wrong, got="mixed", hint="use rematerialised or unrolled")

@@ -19,7 +19,7 @@ from innerloop.io.digests import sha256
 from innerloop.parallel import multi_process
 from innerloop.parallel.precision import check_available, products
 from innerloop.training import contact_sheet, warm_start
-from innerloop.training.build import build
+from innerloop.training.build import build, check_chunk
 from innerloop.training.loop import Progress, TrainingLoop
 from innerloop.training.memory_plan import MemoryPlan, apply_plan, available_memory, memory_plan
 from innerloop.training.model_size import check_kept
@@ -82,6 +82,7 @@ def train(
             Schedule.from_config(config).check_lines("outer.log_every")
         check_available(config.precision)
         chosen.enter_context(products(config.precision))
+        check_chunk(config)
         experiment = build(config)
         if isinstance(experiment, SupervisedExperiment):
             experiment.check_classes()
@@ -97,8 +98,6 @@ def train(
         with new, exclusive_lock(run), explain_oom(fit):
             if resume:
                 run.check_data(data)
-                if config.outer.meta_steps != run.config().outer.meta_steps:
-                    run.change_length(config.outer.meta_steps)
             else:
                 start.params(jax.eval_shape(experiment.init_params))  # raises before anything is written
                 run.create(config, data | start.hashes)
@@ -111,7 +110,10 @@ def train(
                 own = experiment.config
                 save = lambda path, params, facts: weights.save(path, params, own, facts)
                 recorder = RunRecorder(run, save, checkpoints, start)
-                return TrainingLoop(experiment, recorder, on_progress, guard).run_to_end()
+                loop = TrainingLoop(experiment, recorder, on_progress, guard)  # restores the last checkpoint
+                if config.outer.meta_steps != run.config().outer.meta_steps:
+                    run.change_length(config.outer.meta_steps)
+                return loop.run_to_end()
 
 
 def settings(config: Config | None) -> Config:

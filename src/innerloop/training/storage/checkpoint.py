@@ -22,7 +22,7 @@ from jaxtyping import PyTree
 from innerloop.engine.meta_state import MetaState
 from innerloop.engine.pytree import by_path, paths
 from innerloop.errors import InnerloopError
-from innerloop.io.digests import sha256
+from innerloop.io.digests import sha256_of_arrays
 from innerloop.io.files import cannot_write
 from innerloop.io.folders import OwnFolder
 from innerloop.training.storage import checkpoint_files
@@ -43,6 +43,13 @@ PAUSES = (0.5, 1, 2)
 """Seconds to wait before each retry of a save that timed out."""
 
 
+class Damaged(InnerloopError):
+    """A checkpoint is not what was written."""
+
+    def __init__(self, who: str, hint: str = ""):
+        super().__init__(who, "is damaged, or its files cannot be read", hint=hint)
+
+
 def as_arrays(state: MetaState) -> dict[str, PyTree]:
     """The state as plain leaves by path, so that no classes are stored in the file."""
     tree = {"params": state.params, "opt_state": state.opt_state}
@@ -53,9 +60,7 @@ def as_arrays(state: MetaState) -> dict[str, PyTree]:
 
 def digest(arrays: dict[str, PyTree]) -> np.ndarray:
     """sha256 over names, dtypes, shapes and bytes, as 32 unsigned bytes."""
-    found = {path: np.asarray(arrays[path]) for path in sorted(arrays)}
-    blocks = (f"{path}\0{x.dtype}\0{x.shape}\0".encode() + x.tobytes() for path, x in found.items())
-    return np.frombuffer(sha256(blocks), np.uint8)
+    return np.frombuffer(sha256_of_arrays({path: np.asarray(x) for path, x in arrays.items()}), np.uint8)
 
 
 def save(checkpoints: Manager, state: MetaState) -> None:
@@ -154,13 +159,17 @@ def restore(checkpoints: Manager, like: MetaState) -> MetaState | None:
             troubles[step] = trouble
             continue
         for passed, trouble in troubles.items():
-            set_aside(checkpoints, passed)
-            text = f"innerloop: {trouble} The checkpoint of meta-step {step} is used instead."
+            place = set_aside(checkpoints, passed)
+            text = f"innerloop: {trouble} The checkpoint of meta-step {step} is used instead; this one is now {place}."
             warnings.warn(text, stacklevel=2)
         return state
-    if troubles:
-        raise troubles[max(troubles)]
-    return None
+    if not troubles:
+        return None
+    trouble = troubles[max(troubles)]
+    if isinstance(trouble, Damaged):
+        hint = f"put back a copy of {checkpoints.folder}, or move it away to train from the beginning"
+        raise Damaged(trouble.who, hint) from trouble
+    raise trouble
 
 
 def read(checkpoints: Manager, step: int, like: MetaState) -> MetaState:
@@ -178,8 +187,7 @@ def read(checkpoints: Manager, step: int, like: MetaState) -> MetaState:
     except InnerloopError:
         raise
     except Exception as error:
-        wrong = f"cannot be read ({type(error).__name__})"
-        raise InnerloopError(who, wrong, hint=f"it is in {checkpoints.folder / str(step)}") from error
+        raise Damaged(who) from error
     check_digest(found, who)
     check_run(found, checkpoints.run, who)
     check_same_shapes(wanted, found, who)
@@ -205,7 +213,7 @@ def check_digest(found: dict[str, PyTree], who: str) -> None:
     """Remove the digest and compare it. Checkpoints of version 0.1.0 have none, and pass."""
     kept = found.pop(SHA256, None)
     if kept is not None and not np.array_equal(np.asarray(kept), digest(found)):
-        raise InnerloopError(who, "is not what was written: its sha256 does not match")
+        raise Damaged(who)
 
 
 def check_run(found: dict[str, PyTree], run: bytes, who: str) -> None:
@@ -216,10 +224,11 @@ def check_run(found: dict[str, PyTree], run: bytes, who: str) -> None:
         raise InnerloopError(who, wrong, hint="restore its config.json and data, or give another folder")
 
 
-def set_aside(checkpoints: Manager, step: int) -> None:
-    """Move an unusable checkpoint out of the way: its step will be written again."""
+def set_aside(checkpoints: Manager, step: int) -> Path:
+    """Move an unusable checkpoint out of the way, as its step will be written again; returns where it is then."""
     target = OwnFolder(checkpoints.folder.parent).make(RunFile.DAMAGED)
     number = next(n for n in itertools.count() if not os.path.lexists(target / f"{step}-{n}"))
     with cannot_write(target):
         os.replace(checkpoints.folder / str(step), target / f"{step}-{number}")
     checkpoints.reload()
+    return target / f"{step}-{number}"

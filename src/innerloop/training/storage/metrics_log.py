@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,19 @@ BYTES = LINES * 8192
 
 
 def read(path: Path) -> list[JsonObject]:
-    """All lines, without a last one that was cut short by a crash. Raises InnerloopError if another one is invalid."""
+    """All lines, without a last one that was cut short by a crash, with a warning.
+
+    Raises InnerloopError if another line is invalid.
+    """
     text = read_text(path, BYTES, follow=False)
     if (found := text.count("\n")) > LINES:
         raise InnerloopError(str(path), f"must have at most {LINES} lines", got=found)
-    lines = list(enumerate(text.split("\n"), 1))[:-1]
+    *whole, cut = text.split("\n")
+    lines = list(enumerate(whole, 1))
+    if cut:
+        warnings.warn(
+            f"innerloop: {path}: line {len(lines) + 1} was cut short, and is left out", stacklevel=2
+        )
     return [checked_record(line, f"{path}, line {number}") for number, line in lines if line]
 
 

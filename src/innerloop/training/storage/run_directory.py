@@ -139,6 +139,13 @@ class RunFolder(OwnFolder):
         found = self.known().get("earlier_lengths")
         return [n for n in found if type(n) is int] if isinstance(found, list) else []
 
+    def check_not_ended(self) -> None:
+        """Raise InnerloopError if the run has ended, so that one without checkpoints is not trained again."""
+        if os.path.lexists(self.weights):
+            again = f"move `{self.weights.name}` away to train again from the beginning"
+            hint = f"put them back, start a new run from its weights, or {again}"
+            raise InnerloopError(str(self.path), "has ended, and its checkpoints are gone", hint=hint)
+
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint to resume from."""
         return any(self.checkpoints.glob("[0-9]*"))
@@ -166,6 +173,8 @@ class RunFolder(OwnFolder):
         if self.is_fit:
             wrong, hint = "is a run of `innerloop.fit`, on a model of your own", "use it from Python"
             raise InnerloopError(str(self.path), wrong, hint=f"{hint}: {LOAD}")
+        if not self.path.is_dir():
+            raise InnerloopError(str(self.path), "there is no such folder", hint="give a run's folder")
         if not path.is_file():
             inside = min((file.parent for file in self.path.glob("*/config.json")), default=None)
             hint = f"give the runs in it, such as {inside}" if inside else "give a run's folder"
@@ -235,7 +244,7 @@ class RunFolder(OwnFolder):
         return read_object(path, follow=False) if os.path.lexists(path) else {}
 
     def metrics(self) -> list[JsonObject]:
-        """All lines of metrics, without a last line that was cut short by a crash.
+        """All lines of metrics, without a last line that was cut short by a crash, with a warning.
 
         Raises InnerloopError for any other line that is not a JSON object of numbers with a step.
         """
