@@ -205,20 +205,6 @@ def test_no_derivative_of_a_line_search_within_jit():
         jax.jit(algorithm.meta_grad)(params, Task(batch, batch))
 
 
-@pytest.mark.parametrize("support", [jnp.zeros((0, 1)), Batch(jnp.zeros((0, 1)), jnp.zeros(0))])
-def test_a_support_set_without_examples(support: Any):
-    """Its loss is NaN, and its gradient zero: the parameters would come back as they were."""
-    bowl = lambda params, batch: jnp.mean(jnp.square(params["w"] - jax.tree.leaves(batch)[0]))
-    params, batch = problem()
-    algorithm = maml(bowl, InnerLoop(SGD))
-    told = "InnerLoop: the support set has no examples; give at least one example"
-    with pytest.raises(InnerloopError, match=told):
-        jax.jit(algorithm.adapt)(params, support)
-    with pytest.raises(InnerloopError, match=told):
-        algorithm.meta_grad(params, Task(support, batch))
-    assert algorithm.with_inner(steps=0).adapt(params, support)["w"] == 0
-
-
 def test_an_unknown_derivative():
     """As met by users, whose programs do not check types at run time."""
     inner = InnerLoop(SGD)

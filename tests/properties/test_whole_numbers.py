@@ -171,8 +171,8 @@ REFUSED |= {
     "il.BatchLoss(None)": "BatchLoss: `measure` must be a function, got NoneType; pass `measure(outputs, targets)`.",
     "il.Loss(loss, random='no')": "Loss: `random` must be True or False, got 'no'.",
     "il.maml(surrogates.clipped, algorithm.inner).adapt(params, task.support)": "loss_fn: cannot be computed "
-    f"(clipped() takes 1 positional argument but 2 were given), {SHAPES}; pass a function of (params, batch); if "
-    "yours makes a loss, call it, as in `surrogates.clipped(0.2)`.",
+    f"(clipped() takes 1 positional argument but 2 were given), {SHAPES}; it is called as loss_fn(params, batch); "
+    "a function that makes a loss must be called first.",
     # Policies
     "sampled(Bandit(), algorithm, SampleProcessor(), '4')": "MetaSampler.trajectories: must be a whole number, got "
     "'4'.",

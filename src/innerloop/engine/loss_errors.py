@@ -97,16 +97,15 @@ def _misuse(error: Exception, batch: PyTree, params: PyTree) -> str:
         return "declare that it takes a key: Loss(fn, random=True)"
     if "'state'" in missing:
         return "declare the state that it starts from: Loss(fn, state=...)"
-    called = "argument" in missing or "positional argument" in str(error)
-    return "it is called as loss_fn(params, batch)" if isinstance(error, TypeError) and called else ""
+    if isinstance(error, TypeError) and ("argument" in missing or "positional argument" in str(error)):
+        return "it is called as loss_fn(params, batch); a function that makes a loss must be called first"
+    return ""
 
 
 def _advice(error: Exception, leaves: Sequence[Any]) -> str:
     """What to do about an error of a loss on a batch with these leaves."""
     if isinstance(error, UNTRACEABLE):
         return "compute it with jax.numpy, without float(), bool() or `if` on values of arrays"
-    if "positional argument" in str(error):
-        return "pass a function of (params, batch); if yours makes a loss, call it, as in `surrogates.clipped(0.2)`"
     if not all(is_numeric(leaf) and np.ndim(leaf) for leaf in leaves):
         return "give a batch of arrays of numbers, each with one row per example"
     return "give the shapes and the structure that it expects"

@@ -186,11 +186,7 @@ def _items(tree: PyTree, start: int, stop: int) -> PyTree:
 
 
 def _check_axes(inner: InnerLoop, support: PyTree) -> None:
-    """Raise InnerloopError unless a support set has examples, and its leading axes fit a minibatch or a stream."""
-    sizes = [jnp.size(x) for x in jax.tree.leaves(support)]
-    if inner.steps and sizes and not any(sizes):
-        hint = "give at least one example, or take no steps"
-        raise InnerloopError("InnerLoop", "the support set has no examples", hint=hint)
+    """Raise InnerloopError unless the leading axes of a support set fit a minibatch or a stream."""
     if inner.minibatch is None and not inner.stream:
         return
     lengths = sorted({jnp.shape(x)[0] if jnp.ndim(x) else 0 for x in jax.tree.leaves(support)})
