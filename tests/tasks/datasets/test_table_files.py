@@ -96,7 +96,7 @@ def test_a_pipe_is_no_table(tmp_path):
 
 
 def test_parquet_without_its_library(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     (tmp_path / "a.parquet").write_bytes(b"")
     with pytest.raises(
         InnerloopError,
