@@ -96,9 +96,11 @@ def loop_over(
     mesh: Mesh | None,
 ) -> GradientLoop:
     """The outer loop for tasks of any kind. Raises InnerloopError as the loops do."""
-    batches = not hasattr(tasks, "sample") and (callable(tasks) or isinstance(tasks, Iterable))
-    if not batches:
+    kind: Any = OuterLoop
+    if isinstance(tasks, StreamedEpisodes):
+        kind = StreamedOuterLoop
+    elif not hasattr(tasks, "sample") and (callable(tasks) or isinstance(tasks, Iterable)):
+        kind = IteratorOuterLoop
+    else:
         check_samples(tasks, "fit")
-    kind: Any = IteratorOuterLoop if batches else OuterLoop
-    kind = StreamedOuterLoop if isinstance(tasks, StreamedEpisodes) else kind
     return kind(algorithm, optimizer, tasks, meta_batch=meta_batch, chunk=chunk, mesh=mesh)
