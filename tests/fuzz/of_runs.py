@@ -91,11 +91,26 @@ def resealed(draw: random.Random, content: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + content[8 + size :]
 
 
+def packed(header: dict, data: bytes) -> bytes:
+    """A safetensors file."""
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def unsealed(path: Path) -> tuple[dict, bytes]:
+    """Header and data of a safetensors file, without its checksum: hostile files have none, or a right one."""
+    content = path.read_bytes()
+    (size,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + size])
+    del header["__metadata__"]["sha256"]
+    return header, content[8 + size :]
+
+
 def weights_files(root: Path) -> Attempt:
     """Weights of a run, and the config and facts inside them."""
     path, like = root / "w.safetensors", model()
     weights.save(path, like, Config(), {"meta_steps": 3})
-    content = path.read_bytes()
+    content = packed(*unsealed(path))
 
     def attempt(draw: random.Random) -> None:
         write(draw, path, resealed(draw, content) if draw.random() < 0.5 else mutated(draw, [content]))
@@ -130,12 +145,9 @@ def sizes_in_configs(root: Path) -> Attempt:
             told |= {"algorithm": draw.choice(("maml", "joint", "anil"))}
             told["data"]["ways"] = draw.choice(sides)
         weights.save(path, {k: shaken(draw, x) for k, x in arrays.items()}, config, {"meta_steps": 3})
-        content = path.read_bytes()
-        (size,) = struct.unpack("<Q", content[:8])
-        header = json.loads(content[8 : 8 + size])
+        header, data = unsealed(path)
         header["__metadata__"]["config"] = json.dumps(told)
-        packed = json.dumps(header).encode()
-        path.write_bytes(struct.pack("<Q", len(packed)) + packed + content[8 + size :])
+        path.write_bytes(packed(header, data))
         load_initialisation(path)
         if told["data"]["dataset"] == "sinusoid":
             load_trained(path)
@@ -164,7 +176,7 @@ def adapted_files(root: Path) -> Attempt:
     learner.fit(np.array([[0.0], [1.0]], np.float32), ["a", "b"])
     path = root / "a.safetensors"
     learner.save_adapted(path)
-    content = path.read_bytes()
+    content = packed(*unsealed(path))
 
     def attempt(draw: random.Random) -> None:
         write(draw, path, resealed(draw, content) if draw.random() < 0.5 else mutated(draw, [content]))

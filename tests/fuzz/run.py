@@ -4,6 +4,7 @@ import random
 import resource
 import time
 import traceback
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,7 +64,9 @@ def attempt_one(attempt: Attempt, number: int, outcome: Outcome, guard: Guard, f
     draw = random.Random(f"{outcome.reader} {number}")
     with guard.watching(folder) as seen:
         try:
-            attempt(draw)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "innerloop: ")  # they tell what was left out
+                attempt(draw)
             outcome.read += 1
         except InnerloopError:
             outcome.refused += 1

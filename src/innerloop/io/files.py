@@ -158,7 +158,7 @@ def _check_writable(folder: Path) -> None:
     """Raise OSError unless this is a folder in which files can be created."""
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "a part of the path is not a folder")
-    with tempfile.TemporaryFile(dir=folder):  # write access does not suffice in /proc, for example
+    with tempfile.TemporaryFile("wb", dir=folder):  # write access does not suffice in /proc, for example
         pass
 
 
