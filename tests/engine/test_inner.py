@@ -196,6 +196,19 @@ def test_a_rule_without_the_extra_arguments_of_its_type(wrapped: Any):
     assert np.isfinite(imaml(steep, InnerLoop(rule, 2)).adapt(params, batch)["w"])
 
 
+def test_an_error_within_a_rule_is_its_own():
+    """It is not taken for a sign that the rule takes no extra arguments."""
+
+    def update(grads: Any, state: Any, params: Any = None, *, value: Any = None, **extra: Any) -> Any:
+        wrong: Any = optax.tree.scale
+        return (grads if value is None else wrong(1.0, grads, oops=1)), state
+
+    params, batch = problem()
+    rule = optax.GradientTransformationExtraArgs(lambda params: (), update)
+    with pytest.raises(InnerloopError, match="its rule cannot take a step .*'oops'"):
+        maml(loss, InnerLoop(rule)).adapt(params, batch)
+
+
 def test_no_derivative_of_a_line_search_within_jit():
     """As without `jax.jit`."""
     params, batch = problem()

@@ -101,6 +101,7 @@ def test_another_number_of_features():
         )
 
 
+INNER_CALL: Any = lambda key: 0.0
 LINE = Task((jnp.ones((4, 2)), jnp.ones((4, 1))), (jnp.ones((3, 2)), jnp.ones((3, 1))))
 MASKED = Batch(jnp.ones((8, 6)), jnp.ones((8, 1)), [True] * 8)  # pyright: ignore[reportArgumentType]
 
@@ -112,6 +113,7 @@ MASKED = Batch(jnp.ones((8, 6)), jnp.ones((8, 1)), [True] * 8)  # pyright: ignor
         (lambda p, b, *, state: 0.0, r"declare the state that it starts from: Loss\(fn, state=...\)"),
         (lambda p, x, y: 0.0, r"it is called as loss_fn\(params, batch\)"),
         (lambda p: 0.0, r"it is called as loss_fn\(params, batch\)"),
+        (lambda p, b: INNER_CALL(), r"give the shapes and the structure that it expects"),
     ],
 )
 def test_a_loss_of_other_arguments(loss_fn: Any, told: str):

@@ -10,6 +10,7 @@ import pytest
 from numeric_cases import assert_close, differ, flat, mlp, mlp_case, normal
 
 from innerloop.algorithms import anil, cavia, joint, online_maml
+from innerloop.algorithms.online_maml import OnlineMAML
 from innerloop.algorithms.testing.meta_gradient import check_meta_gradient
 from innerloop.engine.algorithm import QUERY
 from innerloop.engine.inner import InnerLoop
@@ -266,13 +267,23 @@ def test_an_outer_loss_that_is_not_one_float():
         algorithm.meta_grad(params, stream(4))
 
 
+class Split(OnlineMAML):
+    """Takes two halves of the support set as its stream."""
+
+    def trajectory(self, meta_params: Any, support: Any, *rest: Any, **more: Any):
+        halves = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), support)
+        return super().trajectory(meta_params, halves, *rest, **more)
+
+
 def test_where_a_stream_diverges():
-    """The step is found though fewer steps than items are taken to find it."""
+    """Also if the algorithm makes the items from the support set itself."""
     _, params, _ = mlp_case()
-    task = stream(3)
-    wrong = task._replace(support=task.support._replace(inputs=task.support.inputs.at[2].set(jnp.nan)))
-    with pytest.raises(InnerloopError, match="diverged in inner step 2, in its data"):
-        online_maml(item_loss, InnerLoop(SGD, 3)).adapt(params, wrong.support)
+    task = stream(4)
+    wrong = task.support._replace(inputs=task.support.inputs.at[3].set(jnp.nan))
+    with pytest.raises(InnerloopError, match="diverged in inner step 3, in its data"):
+        online_maml(item_loss, InnerLoop(SGD, 4)).adapt(params, wrong)
+    with pytest.raises(InnerloopError, match="diverged in inner step 1"):
+        Split(item_loss, InnerLoop(SGD, 2, stream=True)).adapt(params, wrong)
 
 
 def test_cavia_by_finite_differences():

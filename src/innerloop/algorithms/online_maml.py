@@ -39,10 +39,8 @@ class OnlineMAML(MAML):
         self, meta_params: Params, support: PyTree, observe: Observe | None = None, *, key: MaybeKey = None
     ) -> Trajectory:
         """Run the inner loop along the whole stream of one task."""
-        items, steps = (
-            max((len(x) for x in jax.tree.leaves(support) if jnp.ndim(x)), default=0),
-            self.inner.steps,
-        )
+        items = min((len(x) for x in jax.tree.leaves(support) if jnp.ndim(x)), default=0)
+        steps = self.inner.steps
         if items > steps:
             wrong = f"{counted(steps, 'step')} would leave out the rest of the stream"
             hint = f"give InnerLoop(..., steps={items}), or a stream of {counted(steps, 'item')}"

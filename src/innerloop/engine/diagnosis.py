@@ -167,9 +167,14 @@ def _after_steps(algorithm: "Algorithm", params: Params, support: PyTree, steps:
     """The parameters after this number of inner steps."""
     if not steps:
         return algorithm.start(params, support)
-    shorter = algorithm.with_inner(steps=steps)
-    read = jax.tree.map(lambda x: x[:steps], support) if algorithm.inner.stream else support
-    return compile_once(lambda params, support: shorter.trajectory(params, support).adapted)(params, read)
+    if not algorithm.inner.stream:
+        shorter = algorithm.with_inner(steps=steps)
+        return compile_once(lambda params, support: shorter.trajectory(params, support).adapted)(
+            params, support
+        )
+    # A stream has as many items as the inner loop has steps, and an algorithm may make the items itself.
+    seen = lambda params, support: algorithm.trajectory(params, support, lambda adapted, i: adapted).observed
+    return jax.tree.map(lambda x: x[steps], compile_once(seen)(params, support))
 
 
 def inspect_task(algorithm: "Algorithm", params: Params, task: Task) -> FiniteMask:

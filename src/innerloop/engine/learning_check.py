@@ -41,7 +41,7 @@ def check_learns(
         losses = lambda support: algorithm.trajectory(params, support, key=own.get("key")).losses
         raise _unlearnable(_depends(losses, task.support)[0], who)
     sizes = [x.size for x in jax.tree.leaves(task.query)]
-    if outer and sizes and all(sizes):  # Reptile's query set is empty
+    if outer and algorithm.reads_query and sizes and all(sizes):
         _check_query(algorithm, adapted, task.query, own, who)
 
 

@@ -1,7 +1,9 @@
 """JAX errors inside a loss or an inner rule, reported in terms that their author understands."""
 
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -92,6 +94,9 @@ def _misuse(error: Exception, batch: PyTree, params: PyTree) -> str:
         )
     if isinstance(batch, Batch) and isinstance(batch.mask, list | tuple):
         return "give the mask as an array, np.asarray(mask)"
+    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+    if Path(innermost.f_code.co_filename).parent != Path(__file__).parent:
+        return ""  # the loss was called as it should be, and fails within
     missing = str(error).partition(" missing ")[2].partition(" required ")[2]
     if "'key'" in missing:
         return "declare that it takes a key: Loss(fn, random=True)"

@@ -67,7 +67,7 @@ def update_of(rule: optax.GradientTransformation) -> Callable[..., tuple[PyTree,
         try:
             return general(grads, state, params, **extra)
         except TypeError as error:
-            if "unexpected keyword argument" not in str(error):
+            if not any(f"unexpected keyword argument '{name}'" in str(error) for name in extra):
                 raise
             return rule.update(grads, state, params)
 

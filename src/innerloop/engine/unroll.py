@@ -91,7 +91,7 @@ def unroll(
     if observe is not None:
         check_function(observe, "unroll", "observe", "observe(adapted, i)")
     _check_axes(inner, support)
-    axes = varying_axes(support, key)
+    axes = varying_axes(params, support, key)
     fast, frozen = partition(varying_over(axes, params), inner.select)
     example = jax.tree.map(lambda x: x[0], support) if inner.stream else support
     check_loss(loss_fn, params, example, key)
