@@ -199,9 +199,9 @@ def test_a_rule_without_the_extra_arguments_of_its_type(wrapped: Any):
 def test_an_error_within_a_rule_is_its_own():
     """It is not taken for a sign that the rule takes no extra arguments."""
 
-    def update(grads: Any, state: Any, params: Any = None, *, value: Any = None, **extra: Any) -> Any:
+    def update(updates: Any, state: Any, params: Any = None, *, value: Any = None, **extra: Any) -> Any:
         wrong: Any = optax.tree.scale
-        return (grads if value is None else wrong(1.0, grads, oops=1)), state
+        return (updates if value is None else wrong(1.0, updates, oops=1)), state
 
     params, batch = problem()
     rule = optax.GradientTransformationExtraArgs(lambda params: (), update)
