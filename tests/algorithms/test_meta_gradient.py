@@ -207,6 +207,28 @@ def test_truncation_is_told(last: int):
     assert checked(maml, inner=InnerLoop(optax.sgd(0.1), 2, last=2), directions=1).passed
 
 
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (fomaml, "right for FOMAML"),
+        (altered(lambda g: jax.tree.map(lambda x: -7 * x, g)), "look for stop_gradient"),
+    ],
+)
+def test_truncation_is_told_only_where_it_is_the_cause(make: Any, says: str):
+    found = checked(make, inner=InnerLoop(optax.sgd(0.1), 2, last=0), directions=0)
+    assert says in found.verdict
+    assert "`last=" not in found.verdict
+
+
+def test_truncation_of_a_gradient_that_is_not_finite():
+    """The square root in Adam has no derivative at zero; `last=0` is then told if the gradient is first order."""
+    half = lambda params, batch: loss({**params, "head": jnp.ones((4, 2))}, batch)
+    doubled = altered(lambda g: jax.tree.map(lambda x: 2 * x, g))
+    inner = InnerLoop(optax.adam(0.05), 2, last=0)
+    verdicts = [checked(make, half, inner, directions=0).verdict for make in (maml, doubled)]
+    assert ["`last=0`" in verdict for verdict in verdicts] == [True, False]
+
+
 def test_the_tolerance_is_that_of_the_relative_error():
     """A gradient that is one in ten thousand too long passes at 2e-4, and at nothing below 1e-4."""
     off = altered(lambda g: jax.tree.map(lambda x: 1.0001 * x, g))

@@ -122,7 +122,10 @@ def test_few_conjugate_gradients_are_not_the_solution():
     assert differ(one, all_) > 1e-2
 
 
-@pytest.mark.parametrize(("steps", "cg_steps", "advice"), [(5, 20, "inner steps"), (400, 1, "`cg_steps`")])
+@pytest.mark.parametrize(
+    ("steps", "cg_steps", "advice"),
+    [(5, 20, "or smaller inner steps, or a larger `proximal`"), (400, 1, "`cg_steps`")],
+)
 def test_residuals_say_what_has_not_converged(steps: int, cg_steps: int, advice: str):
     """Those of a quadratic by hand: with one conjugate gradient, x = v (v'v / v'Mv)."""
     theta, task = problem()

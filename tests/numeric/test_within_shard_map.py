@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from numeric_cases import mlp_case
 
-from innerloop.algorithms import anil, joint, maml, meta_sgd
+from innerloop.algorithms import anil, imaml, joint, maml, meta_sgd
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.loss import Loss
 
@@ -53,6 +53,14 @@ def test_parameters_that_all_devices_share(make: Any):
     found = on_two_devices(each, P(), EACH)(meta_params, tasks)
     expected = jax.jit(each)(meta_params, tasks)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-12, 1e-14), found, expected)
+
+
+def test_the_residuals_of_imaml():
+    loss, params, task = mlp_case()
+    each = jax.vmap(imaml(loss, InnerLoop(optax.sgd(0.05), 4), cg_steps=2).residuals, (None, 0))
+    tasks = jax.tree.map(lambda x: jnp.stack([x, x + 1]), task)
+    found = on_two_devices(each, P(), EACH)(params, tasks)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-12), found, jax.jit(each)(params, tasks))
 
 
 def test_a_task_that_all_devices_share():

@@ -37,6 +37,7 @@ from innerloop.engine.types import LossFn, Params, Task
 from innerloop.engine.unroll import Trajectory
 from innerloop.errors import InnerloopError, check_count
 from innerloop.parallel.precision import with_exact_products
+from innerloop.parallel.varying import varying_axes, varying_over
 
 
 class Residuals(NamedTuple):
@@ -98,6 +99,8 @@ class IMAML(Algorithm):
         Raises:
             InnerloopError: as in `unroll`.
         """
+        given = meta_params, task, key
+        meta_params, task, key = varying_over(varying_axes(given), given)
         s = self._solve(meta_params, task, key)
         start, _ = partition(meta_params, self.inner.select)
         pulled = lambda g, w, w0: g + self.proximal * (w - w0)

@@ -11,23 +11,19 @@ if TYPE_CHECKING:
 Kind = Literal["exact", "first order", "displacement", "joint", "wrong"]
 
 
-def verdict(check: "MetaGradientCheck", worst: str, last: int | None = None, cause: str = "") -> str:
+def verdict(check: "MetaGradientCheck", worst: str, cause: str = "") -> str:
     """The result in a sentence.
 
     Args:
         check: the result.
         worst: the direction of the largest error.
-        last: the number of inner steps whose gradients are differentiated, if earlier ones are held constant.
-        cause: the cause of a wrong meta-gradient, if it is known.
+        cause: the cause of another gradient than the meta-gradient, if it is known.
     """
     tail = f"; the objective does not depend on {', '.join(check.unused)}" if check.unused else ""
     if check.kind == "exact":
         digits = int(-math.log10(max(check.relative_error, 1e-12)))
         return f"the meta-gradient agrees with finite differences to {counted(digits, 'digit')}{tail}"
-    if last is not None:
-        held = f"`last={last}` holds the gradients of earlier inner steps constant"
-        return f"{_distance(check, worst)}: {held}, which finite differences do not{tail}"
-    if check.kind != "wrong":
+    if check.kind != "wrong" and not cause:
         return _describe(check) + tail
     if check.uncertainty > check.relative_error / 3:
         return (
@@ -38,19 +34,16 @@ def verdict(check: "MetaGradientCheck", worst: str, last: int | None = None, cau
 
 
 def _difference(check: "MetaGradientCheck", worst: str, cause: str) -> str:
-    """How wrong a gradient of unknown kind is, and where to look."""
+    """How wrong a gradient is, and why or where to look."""
     suspects = (
         "a custom derivative, or a kink inside the loss; jax.grad of the objective is just as wrong"
         if math.isnan(check.angle)
         else "a missing second derivative or another loss on the query set"
     )
-    return f"{_distance(check, worst)}: {cause or f'look for stop_gradient, {suspects}'}"
-
-
-def _distance(check: "MetaGradientCheck", worst: str) -> str:
-    """How wrong a gradient is, and where."""
     silent = f"; no gradient flows to {', '.join(check.no_gradient)}" if check.no_gradient else ""
-    return f"the meta-gradient differs from finite differences by {check.relative_error:.2g} at `{worst}`{silent}"
+    distance = f"{check.relative_error:.2g} at `{worst}`{silent}"
+    why = cause or f"look for stop_gradient, {suspects}"
+    return f"the meta-gradient differs from finite differences by {distance}: {why}"
 
 
 def _describe(check: "MetaGradientCheck") -> str:

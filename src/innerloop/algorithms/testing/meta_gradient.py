@@ -109,10 +109,11 @@ def check_meta_gradient(
         steps = STEPS if step is None else (step, step / 10)
         found = _compare(jax.jit(objective), learned, own, directions, steps)
         kind_of = lambda: _name_of(algorithm, params, task, grads, key)
-        inner = algorithm.inner
-        last = inner.last if inner.last is not None and inner.last < inner.steps else None
-        cause_of = lambda: _unsolved(algorithm, params, task, key, tolerance)
-        return _judge(kind_of, cause_of, objective, learned, own, found, tolerance, last)
+        cause_of = lambda kind: (
+            _truncated(algorithm, params, task, key, tolerance, kind)
+            or _unsolved(algorithm, params, task, key, tolerance)
+        )
+        return _judge(kind_of, cause_of, objective, learned, own, found, tolerance)
 
 
 @dataclass(frozen=True)
@@ -166,13 +167,12 @@ def _compare(
 
 def _judge(
     kind_of: Callable[[], Kind],
-    cause_of: Callable[[], str],
+    cause_of: Callable[[Kind], str],
     objective: Callable,
     params: Params,
     grads: PyTree,
     found: _Directions,
     tolerance: float,
-    last: int | None,
 ) -> MetaGradientCheck:
     """Classify the gradient, and describe it in a sentence."""
     errors = found.errors
@@ -189,8 +189,9 @@ def _judge(
     error, unsure = float(errors[worst]), float(found.unsure[worst] / found.size[worst])
     by_parameter = dict(zip(found.names, errors.tolist(), strict=False))
     check = MetaGradientCheck(passed, kind, error, unsure, by_parameter, angle, ratio, silent, unused, "")
-    cause = cause_of() if kind == "wrong" else ""
-    return replace(check, verdict=CONSTANT if constant else verdict(check, found.names[worst], last, cause))
+    if constant:
+        return replace(check, verdict=CONSTANT)
+    return replace(check, verdict=verdict(check, found.names[worst], "" if passed else cause_of(kind)))
 
 
 def _without_gradient(found: _Directions, grads: PyTree) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -234,6 +235,23 @@ def _other_gradients(
     )
 
 
+def _truncated(
+    algorithm: Algorithm, params: Params, task: Task, key: MaybeKey, tolerance: float, kind: Kind
+) -> str:
+    """That `last` is the cause, in words; empty unless the gradient through all inner steps is right."""
+    last = algorithm.inner.last
+    if not algorithm.second_order or last is None or last >= algorithm.inner.steps:
+        return ""
+    whole = algorithm.with_inner(last=None)
+    check = lambda: check_meta_gradient(whole, params, task, directions=0, tolerance=tolerance, key=key)
+    try:
+        told = (last == 0 and kind == "first order") or check().passed
+    except InnerloopError:  # it is not finite, such as Adam's at a gradient of zero
+        return ""
+    held = f"`last={last}` holds the gradients of earlier inner steps constant"
+    return f"{held}, which finite differences do not" if told else ""
+
+
 def _unsolved(algorithm: Algorithm, params: Params, task: Task, key: MaybeKey, tolerance: float) -> str:
     """Which of iMAML's problems are not solved, in words; empty if both are, or for another algorithm."""
     if not isinstance(algorithm, IMAML):
@@ -242,7 +260,8 @@ def _unsolved(algorithm: Algorithm, params: Params, task: Task, key: MaybeKey, t
     if max(inner, system) <= tolerance / 10:
         return ""
     residuals = f"relative residuals: inner loop {inner:.1g}, linear system {system:.1g}"
-    return f"imaml has not converged ({residuals}); take more {'`cg_steps`' if system > inner else 'inner steps'}"
+    steps = "`cg_steps`" if system > inner else "or smaller inner steps, or a larger `proximal`"
+    return f"imaml has not converged ({residuals}); take more {steps}"
 
 
 def _in_float64(tree: PyTree) -> PyTree:
