@@ -260,6 +260,7 @@ def test_a_run_that_never_learnt_leaves_no_folder(command, tmp_path):
     [
         (("--algorithm", "cavia"), "CAVIA: cannot learn from such tasks"),
         (("--algorithm", "reptile"), "reptile: has no query loss for this outer step"),
+        (("--inner.steps", "0"), "inner.steps: maml needs an inner step"),
         (("--inner.derivative", "mixed"), "inner.derivative: the outer step trpo needs forward mode"),
     ],
 )

@@ -18,7 +18,7 @@ import innerloop as il
 from innerloop.engine.persistent_adam import persistent_adam
 from innerloop.parallel.mesh import task_mesh
 from innerloop.rl import Bandit, MetaIterations, MetaObjective, MetaSampler, SampleProcessor, surrogates
-from innerloop.rl import gradient_update
+from innerloop.rl import TrustRegion, evaluate_policy, gradient_update, ppo_update, trpo_update
 params, tasks, key = {"w": jnp.zeros(2)}, il.Sinusoid(2, 2), jax.random.key(0)
 loss = il.mean_squared_error(lambda params, x: x * params["w"].sum())
 algorithm = il.maml(loss, il.InnerLoop(optax.sgd(0.1), 2))
@@ -31,6 +31,8 @@ sampled = lambda *given: MetaSampler(*given, *[Bandit(), algorithm, SampleProces
 iterations = lambda: MetaIterations(
     sampled(), gradient_update(MetaObjective(sampled().replayed), optax.sgd(0.1)), meta_batch=2
 )
+def beside(policy, samples):
+    return surrogates.log_probability(policy, samples), samples.log_probs.sum()
 evaluated = lambda **changes: il.evaluate(algorithm, params, tasks, key=key, **{"num_tasks": 4, **changes})
 """
 REFUSED = {
@@ -184,6 +186,21 @@ REFUSED |= {
     "MetaIterations(Bandit(), None, meta_batch=2)": "MetaIterations: needs a MetaSampler, got Bandit.",
     "MetaIterations(sampled(), None, meta_batch=2)": "MetaIterations: needs an outer step, got NoneType; pass "
     "trpo_update(MetaObjective(sampler.replayed), TrustRegion()), for example.",
+    "MetaObjective(sampled())": "MetaObjective: needs an algorithm, got MetaSampler; pass the sampler's `replayed`.",
+    **{
+        f"{who}(sampled().replayed, {more})": f"{who}: needs a MetaObjective, got MAML; pass "
+        "MetaObjective(sampler.replayed)."
+        for who, more in {
+            "trpo_update": "TrustRegion()",
+            "ppo_update": "optax.sgd(0.1), 2",
+            "gradient_update": "optax.sgd(0.1)",
+        }.items()
+    },
+    "trpo_update(MetaObjective(il.maml(surrogates.ratio, algorithm.inner, outer_loss_fn=beside)), TrustRegion())": (
+        "trpo_update: needs a loss with importance weights on the query trajectories, got beside; give the algorithm "
+        "`outer_loss_fn=surrogates.ratio`."
+    ),
+    "evaluate_policy(algorithm, params, key=key, num_tasks=2)": "evaluate_policy: needs a MetaSampler, got MAML.",
     "iterations().run(None, 0)": "MetaIterations.run: `steps` must be 1 or more, got 0.",
     "iterations().run(None, 1)": "MetaIterations.run: needs a MetaState, got NoneType; pass the state that `init` or "
     "`run` returned.",

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from innerloop.algorithms import maml
+from innerloop.algorithms import joint, maml
 from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
 from innerloop.rl import (
@@ -388,6 +388,10 @@ def test_numpy_and_python_numbers_are_arrays_too():
         (lambda: TrustRegion(damping=-1e-5), "TrustRegion.damping: must be 0 or more"),
         (lambda: TrustRegion(ratio=0.0), "TrustRegion.ratio: must be above 0"),
         (lambda: surrogates.clipped(0.0), "clipped: must be above 0"),
+        (
+            lambda: MetaObjective(OBJECTIVE.algorithm.with_inner(steps=0)),
+            "MAML needs an inner step.*use joint",
+        ),
         (lambda: ppo_update(OBJECTIVE, optax.sgd(0.1), 0), "ppo_update.epochs: must be 1 or more"),
         (lambda: Oracle(Aimless()).observation_size, r"`task_vector` must have one axis, got shape \(\)"),
     ],
@@ -420,7 +424,7 @@ def test_inner_steps_have_trajectories_of_their_own():
     ):
         jax.eval_shape(gradient(algorithm), GAUSSIAN, tasks)
     with pytest.raises(InnerloopError, match="0 inner steps must read 6 trajectories"):
-        jax.eval_shape(gradient(algorithm.with_inner(steps=0)), GAUSSIAN, tasks)
+        jax.eval_shape(gradient(joint(surrogates.dice, InnerLoop(optax.sgd(0.1), 0))), GAUSSIAN, tasks)
     with pytest.raises(InnerloopError, match="2 inner steps must read 0 trajectories"):
         jax.eval_shape(gradient(algorithm), GAUSSIAN, tasks._replace(support=None))
     with pytest.raises(InnerloopError, match="got minibatch 2"):

@@ -280,6 +280,8 @@ def test_an_environment_that_ignores_its_task():
         lambda options: options["task"],
         lambda options: options.get("task"),
         lambda options: options.pop("task"),
+        lambda options: options.popitem(),
+        lambda options: options.setdefault("task", None),
         dict,
         lambda options: {**options},
         lambda options: {} | options,

@@ -8,6 +8,7 @@ import pytest
 
 from innerloop.algorithms import joint, maml, online_maml, reptile
 from innerloop.engine.inner import InnerLoop
+from innerloop.engine.loss import Loss
 from innerloop.errors import InnerloopError
 from innerloop.rl import MetaObjective, TrustRegion, ppo_update, surrogates, trpo_update
 
@@ -35,6 +36,12 @@ def of_parameters(policy: Any, samples: Any) -> Any:
     return surrogates.dice(policy, samples) + policy.log_std.sum()
 
 
+def with_divergence(policy: Any, samples: Any) -> Any:
+    """No importance weights in the loss, but a divergence from the acting policy beside it."""
+    log_probs = policy(samples.observations).log_prob(samples.actions)
+    return surrogates.log_probability(policy, samples), {"kl": jnp.mean(samples.log_probs - log_probs)}
+
+
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize(
     ("algorithm", "message"),
@@ -42,13 +49,14 @@ def of_parameters(policy: Any, samples: Any) -> Any:
         (maml(surrogates.dice, INNER), "importance weights .*, got dice; .*`outer_loss_fn=surrogates"),
         (joint(surrogates.log_probability, INNER), "importance weights .*, got log_probability"),
         (maml(surrogates.ratio, INNER, outer_loss_fn=with_bonus), "importance weights .*, got with_bonus"),
+        (maml(surrogates.ratio, INNER, outer_loss_fn=Loss(with_divergence, aux=True)), "importance weights"),
         (
             reptile(surrogates.ratio, INNER),
             "which this algorithm does not have, got Reptile; use gradient_up",
         ),
         (online_maml(surrogates.ratio, INNER), "does not have, got OnlineMAML"),
     ],
-    ids=["dice", "log_probability", "own", "reptile", "online_maml"],
+    ids=["dice", "log_probability", "own", "aux", "reptile", "online_maml"],
 )
 def test_without_importance_weights(step: str, algorithm: Any, message: str):
     with pytest.raises(InnerloopError, match=f"{step}_update: needs a loss .*{message}"):

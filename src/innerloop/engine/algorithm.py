@@ -226,9 +226,10 @@ def described(algorithm: Algorithm) -> dict[str, object]:
     return {name: value for name, value in found.items() if isinstance(value, bool | int | float | str)}
 
 
-def check_is_algorithm(algorithm: object, who: str) -> None:
+def check_is_algorithm(
+    algorithm: object, who: str, hint: str = "pass maml(loss_fn, InnerLoop(optax.sgd(0.1), 5)), for example"
+) -> None:
     """Raise InnerloopError, on behalf of `who`, unless this is an algorithm."""
     if not isinstance(algorithm, Algorithm):
         got = getattr(algorithm, "__name__", type(algorithm).__name__)
-        hint = "pass maml(loss_fn, InnerLoop(optax.sgd(0.1), 5)), for example"
         raise InnerloopError(who, "needs an algorithm", got=got, hint=hint)

@@ -19,7 +19,7 @@ from innerloop.rl.broken_trajectories import MAX_BROKEN_SHARE
 from innerloop.rl.environments.base import check_tasks
 from innerloop.rl.fit import check_fit
 from innerloop.rl.interaction import draw_tasks
-from innerloop.rl.sampler import MetaSampler, returns_and_broken, split_draws
+from innerloop.rl.sampler import MetaSampler, check_is_sampler, returns_and_broken, split_draws
 
 WHO = "evaluate_policy"
 
@@ -48,8 +48,8 @@ def evaluate_policy(
             counts them.
 
     Raises:
-        InnerloopError: there are fewer than two tasks, they do not depend on the key, the policy does not fit the
-            environment, or too many trajectories broke.
+        InnerloopError: `sampler` is something else, there are fewer than two tasks, they do not depend on the key, the
+            policy does not fit the environment, or too many trajectories broke.
     """
     run = evaluator(sampler, tasks=num_tasks, on_broken=on_broken)
     check_fit(sampler.environment, policy)
@@ -63,6 +63,7 @@ def evaluator(
 
     Other arguments, and errors, as in `evaluate_policy`; too many broken trajectories are an error at the end of `run`.
     """
+    check_is_sampler(sampler, WHO)
     check_choice(WHO, "on_broken", on_broken, ("raise", "keep"))
     tasks = check_num_tasks(tasks, WHO)
     part = whole_batches(part, tasks)

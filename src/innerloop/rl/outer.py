@@ -15,7 +15,7 @@ from innerloop.parallel.mesh import mean_over_devices
 from innerloop.rl.broken_trajectories import first_fatal, in_words
 from innerloop.rl.environments.base import check_tasks
 from innerloop.rl.fit import check_fit
-from innerloop.rl.sampler import MetaSampler, sample_meta_batch
+from innerloop.rl.sampler import MetaSampler, check_is_sampler, sample_meta_batch
 from innerloop.rl.updates import OuterInfo, OuterStep
 
 
@@ -44,8 +44,7 @@ class MetaIterations(MeshLoop):
             InnerloopError: if `sampler` or `outer_step` is something else, or the meta-batch cannot be divided evenly
                 over devices and chunks.
         """
-        if not isinstance(sampler, MetaSampler):
-            raise InnerloopError("MetaIterations", "needs a MetaSampler", got=type(sampler).__name__)
+        check_is_sampler(sampler, "MetaIterations")
         if not isinstance(outer_step, OuterStep):
             hint = "pass trpo_update(MetaObjective(sampler.replayed), TrustRegion()), for example"
             raise InnerloopError(

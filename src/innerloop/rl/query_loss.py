@@ -55,4 +55,4 @@ def _reads_the_acting_policy(algorithm: Algorithm) -> bool:
         traced = jax.make_jaxpr(loss)(jnp.zeros((2, 2)), jnp.zeros((2, 2, 2)))
     except Exception:
         return True
-    return any(dependent(traced.jaxpr, [True, True]))
+    return any(dependent(traced.jaxpr, [True, True])[:1])  # the loss comes first, before other outputs

@@ -181,6 +181,12 @@ class MetaSampler:
         return draw(self.environment, policy, key, task, self.trajectories)
 
 
+def check_is_sampler(sampler: object, who: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless this is a sampler."""
+    if not isinstance(sampler, MetaSampler):
+        raise InnerloopError(who, "needs a MetaSampler", got=type(sampler).__name__)
+
+
 def returns_and_broken(rolled: list[Trajectories]) -> tuple[Array, Array]:
     """The mean returns of many tasks with each policy, and where trajectories broke (see `MetaBatch`)."""
     returns = jnp.stack([jax.vmap(_mean_return)(t) for t in rolled], 1)

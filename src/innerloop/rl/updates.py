@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from innerloop.config.bounds import Bounds, check_number
-from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.algorithm import Algorithm, check_is_algorithm
 from innerloop.engine.chunking import mean_in_chunks
 from innerloop.engine.optimizer import apply_optimizer
 from innerloop.engine.pytree import global_norm, shapes_only
@@ -76,10 +76,20 @@ class MetaObjective:
     Attributes:
         algorithm: computes the meta-gradient: the sampler's `replayed`.
         chunk: number of tasks adapted at a time (None: all).
+
+    Raises:
+        InnerloopError: if `algorithm` is something else, or needs an inner step and has none.
     """
 
     algorithm: Algorithm
     chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        check_is_algorithm(self.algorithm, "MetaObjective", "pass the sampler's `replayed`")
+        if self.algorithm.adapts_in_training and not self.algorithm.inner.steps:
+            wrong = f"{type(self.algorithm).__name__} needs an inner step"
+            hint = "use joint, which takes none in training"
+            raise InnerloopError("MetaObjective", wrong, got="`inner.steps` 0", hint=hint)
 
     @property
     def adapt(self) -> Adapt:
@@ -140,6 +150,13 @@ def _first_order(adapt: Adapt) -> Adapt:
     return shifted
 
 
+def _check_objective(outer: object, who: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless this is an objective."""
+    if not isinstance(outer, MetaObjective):
+        hint = "pass MetaObjective(sampler.replayed)"
+        raise InnerloopError(who, "needs a MetaObjective", got=type(outer).__name__, hint=hint)
+
+
 def trpo_update(
     outer: MetaObjective, region: TrustRegion, sizes: optax.GradientTransformation | None = None
 ) -> OuterStep:
@@ -153,8 +170,10 @@ def trpo_update(
             (None: the full step). Its state is the state of the outer step.
 
     Raises:
-        InnerloopError: if the inner loop is differentiated in mixed mode, or the query loss has no importance weights.
+        InnerloopError: if `outer` is something else, the inner loop is differentiated in mixed mode, or the query loss
+            has no importance weights.
     """
+    _check_objective(outer, "trpo_update")
     check_query_loss(outer.algorithm, "trpo_update", "ratio")
     scale = optax.identity() if sizes is None else sizes
     inner = outer.algorithm.inner
@@ -190,8 +209,9 @@ def ppo_update(outer: MetaObjective, optimizer: optax.GradientTransformation, ep
         epochs: the number of gradient steps.
 
     Raises:
-        InnerloopError: if `epochs` is below 1, or the query loss has no importance weights.
+        InnerloopError: if `outer` is something else, `epochs` is below 1, or the query loss has no importance weights.
     """
+    _check_objective(outer, "ppo_update")
     check_number("ppo_update.epochs", epochs, Bounds(1, 10_000), integer=True)
     check_query_loss(outer.algorithm, "ppo_update", "clipped(0.2)")
 
@@ -212,7 +232,11 @@ def gradient_update(outer: MetaObjective, optimizer: optax.GradientTransformatio
     """One step of an optimiser along the meta-gradient; the KL divergence is not measured.
 
     It is the only outer step for Reptile, which has no query loss.
+
+    Raises:
+        InnerloopError: if `outer` is something else.
     """
+    _check_objective(outer, "gradient_update")
 
     def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
         (after, opt_state), (info, norm) = _gradient_step(outer, optimizer, params, opt_state, tasks)

@@ -180,6 +180,9 @@ def check_policy(config: Config) -> None:
     if not spec.reads_query and rl.outer != "gradient":
         hint = "use `rl.outer` gradient"
         raise InnerloopError(spec.name, "has no query loss for this outer step", got=rl.outer, hint=hint)
+    if spec.adapts_in_training and not config.inner.steps:
+        hint = "use joint, which takes none in training"
+        raise InnerloopError("inner.steps", f"{spec.name} needs an inner step", got=0, hint=hint)
     if rl.outer == "trpo" and config.inner.derivative == "mixed":
         wrong = "the outer step trpo needs forward mode, which mixed mode lacks"
         raise InnerloopError("inner.derivative", wrong, got="mixed", hint="use rematerialised or unrolled")

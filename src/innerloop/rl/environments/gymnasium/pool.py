@@ -64,7 +64,7 @@ class TaskOptions(dict[str, Any]):
         return super().__iter__()
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("copy", "items", "pop", "values"):
+        if name in ("copy", "items", "pop", "popitem", "setdefault", "values"):
             self.read = True
         return super().__getattribute__(name)
 
