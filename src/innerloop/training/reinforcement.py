@@ -180,6 +180,6 @@ def check_policy(config: Config) -> None:
     if not spec.reads_query and rl.outer != "gradient":
         hint = "use `rl.outer` gradient"
         raise InnerloopError(spec.name, "has no query loss for this outer step", got=rl.outer, hint=hint)
-    if rl.outer == "trpo" and config.inner.derivative == "mixed":
+    if rl.outer == "trpo" and spec.adapts_in_training and config.inner.derivative == "mixed":
         wrong = "the outer step trpo needs forward mode, which mixed mode lacks"
         raise InnerloopError("inner.derivative", wrong, got="mixed", hint="use rematerialised or unrolled")
