@@ -201,7 +201,7 @@ def test_weights_of_a_run_with_a_memory_plan_are_its_own():
     config = Config(inner=InnerConfig(steps=9))
     planned = replace(
         config,
-        outer=replace(config.outer, chunk=1, snapshots=10),
+        outer=replace(config.outer, chunk=1, snapshots=3),
         inner=replace(config.inner, derivative="rematerialised", checkpoints=3, offload=True),
     )
     for wanted in (config, planned):
