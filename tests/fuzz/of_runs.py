@@ -32,6 +32,7 @@ from innerloop.config.serialization import from_json, to_json
 from innerloop.engine import meta_state
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.pytree import paths
+from innerloop.io.safetensors_reader import SHA256
 from innerloop.learner.learner import Learner
 from innerloop.learner.pretrained import load_initialisation
 from innerloop.nn import MLP
@@ -102,7 +103,7 @@ def unsealed(path: Path) -> tuple[dict, bytes]:
     content = path.read_bytes()
     (size,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + size])
-    del header["__metadata__"]["sha256"]
+    del header["__metadata__"][SHA256]
     return header, content[8 + size :]
 
 

@@ -128,6 +128,13 @@ def test_reptile_has_no_trust_region():
         check_policy(tiny("navigation-reptile", outer="trpo"))
 
 
+def test_mixed_mode_is_refused_where_the_inner_loop_is_differentiated():
+    mixed = lambda config: replace(config, inner=replace(config.inner, derivative="mixed"))
+    check_policy(mixed(tiny("navigation-oracle", outer="trpo")))  # joint training has no inner loop
+    with pytest.raises(InnerloopError, match="trpo needs forward mode"):
+        check_policy(mixed(tiny("navigation-maml-trpo")))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

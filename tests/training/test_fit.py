@@ -30,9 +30,10 @@ from innerloop.parallel.mesh import task_mesh
 from innerloop.training import progress_line
 from innerloop.training.best_validation import Best, BestRule
 from innerloop.training.fit import Fitted
+from innerloop.training.fit_recorder import best_so_far
 from innerloop.training.loop import Progress
 from innerloop.training.signals import Stopped
-from innerloop.training.storage import checkpoint_manager
+from innerloop.training.storage import checkpoint_manager, own_weights
 from innerloop.training.storage.run_directory import RunFolder
 
 
@@ -319,6 +320,23 @@ def test_best_weights_are_those_of_the_best_step(tmp_path: Path):
     again = fitted(tmp_path / "run", **own, score=drifting, mode="min", meta_steps=8, resume=True)
     assert again.best_step == 8
     same_bits(again.best_params, later.best_params)
+    (tmp_path / "run" / "best.safetensors").write_bytes(b"")
+    with pytest.warns(UserWarning, match="best.safetensors is missing or cannot be read"):
+        longer = fitted(tmp_path / "run", **own, score=drifting, mode="min", meta_steps=10, resume=True)
+    assert longer.best_step == 10
+
+
+def test_the_best_weights_that_are_left(tmp_path: Path):
+    """Once better ones are lost, those after them are kept, when the run is resumed again too."""
+    run, rule = RunFolder(tmp_path), BestRule("loss", "min")
+    assert best_so_far(run, rule) == Best()
+    for step, loss in enumerate((1.0, 3.0, 2.0, 4.0)):
+        run.log({"step": step, "validation_loss": loss})
+    with pytest.warns(UserWarning, match="is missing or .*: it held the weights of meta-step 0. The best"):
+        assert best_so_far(run, rule) == Best()
+    for written, found in ((0, Best(0, 1.0, 3)), (1, Best()), (2, Best(2, 2.0, 1)), (9, Best())):
+        own_weights.save(run.best, {"w": jax.numpy.ones(1)}, {"meta_steps": written})
+        assert best_so_far(run, rule) == found
 
 
 def test_the_best_validation_is_a_function_of_the_metrics():

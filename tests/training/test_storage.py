@@ -19,7 +19,7 @@ from innerloop.config.serialization import to_json
 from innerloop.engine import meta_state
 from innerloop.engine.pytree import by_path
 from innerloop.errors import InnerloopError
-from innerloop.io import safetensors_reader
+from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.io.files import write_text
 from innerloop.io.text import as_json
 from innerloop.nn import MLP
@@ -129,6 +129,19 @@ def test_metrics_survive_a_crash(tmp_path: Path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_another_length_is_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Even if the change was interrupted, and is made again."""
+    run = RunFolder(tmp_path / "run")
+    run.create(Config())
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "remove", lambda self, name: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            run.change_length(7)
+    for length in (7, 9):
+        run.change_length(length)
+    assert run.earlier_lengths() == [Config().outer.meta_steps, 7]
+
+
 def test_weights_there_and_back(tmp_path: Path):
     params, path = state().params, tmp_path / "w.safetensors"
     weights.save(path, params, Config(seed=5), {"meta_steps": 9})
@@ -146,6 +159,26 @@ def test_weights_there_and_back(tmp_path: Path):
         weights.into({"spare": jnp.ones(1)}, {}, "x")
 
 
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.arange(24, dtype=np.float32).reshape(4, 6)[::-1, ::2],
+        np.arange(3, dtype=">f4"),
+        np.array(1.5, ">f8"),
+        np.array(7, np.int32),
+        np.arange(6, dtype=jnp.bfloat16).reshape(2, 3).T,
+    ],
+    ids=["columns", "strided", "big endian", "scalar of big endian", "scalar", "bfloat16"],
+)
+def test_arrays_however_they_lie_in_memory(array: np.ndarray, tmp_path: Path):
+    path = tmp_path / "w.safetensors"
+    safetensors_writer.write(path, {"x": array}, {}, hint="")
+    back = safetensors_reader.read(path, "arrays")[0]["x"]
+    assert back.dtype == array.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(back, array)
+
+
 @pytest.mark.parametrize("where", ["arrays", "facts"])
 def test_weights_that_are_not_what_was_written(where: str, tmp_path: Path):
     """Files without a digest, such as those of version 0.1.0, are read."""
@@ -155,7 +188,7 @@ def test_weights_that_are_not_what_was_written(where: str, tmp_path: Path):
     at = len(written) - 1 if where == "arrays" else written.index(b'9}"')
     path.write_bytes(written[:at] + bytes([written[at] ^ 1]) + written[at + 1 :])
     with pytest.raises(
-        InnerloopError, match="w.safetensors: is damaged: it is not what was written; put back"
+        InnerloopError, match="w.safetensors: is not what innerloop wrote: .*; put back a copy, or remove"
     ):
         weights.load(path)
     arrays = {name: np.asarray(x) for name, x in by_path(params).items()}
@@ -164,11 +197,11 @@ def test_weights_that_are_not_what_was_written(where: str, tmp_path: Path):
 
 
 def test_weights_of_a_run_with_a_memory_plan_are_its_own():
-    """What a plan changes costs time and memory, and decides nothing about the result."""
+    """What a plan changes costs time and memory, and decides nothing about the result; nor do snapshots."""
     config = Config(inner=InnerConfig(steps=9))
     planned = replace(
         config,
-        outer=replace(config.outer, chunk=1),
+        outer=replace(config.outer, chunk=1, snapshots=3),
         inner=replace(config.inner, derivative="rematerialised", checkpoints=3, offload=True),
     )
     for wanted in (config, planned):
@@ -300,7 +333,9 @@ def test_a_broken_checkpoint_is_named(saved):
     for path in Path(str(saved.directory / "7")).rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(InnerloopError, match=r"^checkpoint 7: is damaged.*; put back .*, or move it away"):
+    with pytest.raises(
+        InnerloopError, match=r"^checkpoint 7: is damaged.*; put .*, or move it away .*weights"
+    ):
         checkpoint.restore(saved, state())
 
 

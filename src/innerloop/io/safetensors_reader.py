@@ -25,7 +25,7 @@ HEADER = 1 << 22
 TENSORS = 10_000
 """The largest number of tensors."""
 
-SHA256 = "sha256"
+SHA256 = "innerloop_sha256"
 """The name of the digest of all arrays and of the other metadata, among the metadata."""
 
 DTYPES: dict[str, DTypeLike] = {
@@ -69,9 +69,9 @@ def read(path: Path, what: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise InnerloopError(str(path), f"holds no {what} (its metadata are not strings)")
     kept = metadata.pop(SHA256, None)  # files of other programs have none, nor those of version 0.1.0
     if kept is not None and kept != digest(arrays, metadata):
-        raise InnerloopError(
-            str(path), "is damaged: it is not what was written", hint="put back a copy of it"
-        )
+        wrong = "is not what innerloop wrote: it is damaged, or was changed by another program"
+        hint = f"put back a copy, or remove `{SHA256}` from its metadata"
+        raise InnerloopError(str(path), wrong, hint=hint)
     return arrays, metadata
 
 

@@ -20,6 +20,8 @@ def write(
     Raises:
         InnerloopError: with `hint`, if that fails.
     """
+    # `save_file` writes the memory as it is; `ascontiguousarray` would give scalars an axis.
+    arrays = {n: np.asarray(x, dtype=x.dtype.newbyteorder("="), order="C") for n, x in arrays.items()}
     metadata = metadata | {SHA256: digest(arrays, metadata)}
     with cannot_write(path, hint), replacing(path, overwrite=overwrite) as draft:
         try:

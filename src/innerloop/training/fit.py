@@ -49,8 +49,8 @@ class Fitted:
     Attributes:
         state: the state of the outer loop after the last meta-step.
         best_params: the meta-parameters with the best validation score; without validation, those of `state`.
-        best_step: the meta-step of the best validation (None: there was none, or the resumed run ended before it was
-            reached again).
+        best_step: the meta-step of the best validation whose weights are kept (None: there was none, or the resumed
+            run ended before it was reached again).
         metrics: the lines of `metrics.jsonl`.
         folder: the run's folder.
     """

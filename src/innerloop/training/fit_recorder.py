@@ -1,9 +1,11 @@
 """The recorder of a run of `innerloop.fit`: as for every run, and the weights of the best validation."""
 
 import os
+import warnings
 
 from innerloop.engine.meta_state import MetaState
 from innerloop.engine.types import Params
+from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.training.best_validation import Best, BestRule
 from innerloop.training.recorder import Fresh, RunRecorder
@@ -30,10 +32,7 @@ class FitRecorder(RunRecorder):
         """
         state = super().first_state(params, fresh)
         if self.rule is not None:
-            found = self.rule.best_of(self.run.metrics())
-            path = self.run.best
-            written = own_weights.facts(path).get("meta_steps") if os.path.lexists(path) else None
-            self.best = found if written == found.step else Best()
+            self.best = best_so_far(self.run, self.rule)
         return state
 
     def log(self, state: MetaState, metrics: dict[str, float], incidents: JsonObject) -> None:
@@ -49,3 +48,22 @@ class FitRecorder(RunRecorder):
     def ended(self) -> bool:
         """Whether patience has run out."""
         return self.rule is not None and self.rule.exhausted(self.best)
+
+
+def best_so_far(run: RunFolder, rule: BestRule) -> Best:
+    """The best validation whose weights are there, with a warning if they are lost.
+
+    Validations before the step of these weights do not count: the weights of a better one may have been lost.
+    """
+    try:
+        written = own_weights.facts(run.best).get("meta_steps") if os.path.lexists(run.best) else None
+    except InnerloopError:
+        written = None
+    records = run.metrics()
+    if type(written) is int:
+        found = rule.best_of(record for record in records if record["step"] >= written)
+        return found if found.step == written else Best()
+    if (lost := rule.best_of(records).step) is not None:
+        text = f"innerloop: {run.best} is missing or cannot be read: it held the weights of meta-step {lost}."
+        warnings.warn(f"{text} The best weights from here on are kept.", stacklevel=2)
+    return Best()

@@ -140,8 +140,9 @@ class RunRecorder(Recorder):
         """Warn if the weights of an earlier end cannot be read."""
         try:
             safetensors_reader.read(self.run.weights, "trained weights")
-        except InnerloopError as trouble:
-            text = f"innerloop: {trouble} It is written again from the state of meta-step {step}."
+        except InnerloopError:
+            again = f"is written again from the state of meta-step {step}"
+            text = f"innerloop: {self.run.weights} could not be read, and {again}."
             warnings.warn(text, stacklevel=2)
 
     def write_weights(self, name: str, state: MetaState, facts: JsonObject) -> None:

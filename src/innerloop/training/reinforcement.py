@@ -183,6 +183,6 @@ def check_policy(config: Config) -> None:
     if spec.adapts_in_training and not config.inner.steps:
         hint = "use joint, which takes none in training"
         raise InnerloopError("inner.steps", f"{spec.name} needs an inner step", got=0, hint=hint)
-    if rl.outer == "trpo" and config.inner.derivative == "mixed":
+    if rl.outer == "trpo" and spec.adapts_in_training and config.inner.derivative == "mixed":
         wrong = "the outer step trpo needs forward mode, which mixed mode lacks"
         raise InnerloopError("inner.derivative", wrong, got="mixed", hint="use rematerialised or unrolled")

@@ -167,7 +167,8 @@ def restore(checkpoints: Manager, like: MetaState) -> MetaState | None:
         return None
     trouble = troubles[max(troubles)]
     if isinstance(trouble, Damaged):
-        hint = f"put back a copy of {checkpoints.folder}, or move it away to train from the beginning"
+        away = f"move it away (and `{RunFile.WEIGHTS}`, if the run has ended) to train from the beginning"
+        hint = f"put back a copy of {checkpoints.folder}, or {away}"
         raise Damaged(trouble.who, hint) from trouble
     raise trouble
 

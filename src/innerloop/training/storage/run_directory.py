@@ -126,7 +126,9 @@ class RunFolder(OwnFolder):
 
     def change_length(self, meta_steps: int) -> None:
         """Give the run another length, and keep the earlier one on record; the other settings stay as written."""
-        earlier = [*self.earlier_lengths(), self.config().outer.meta_steps]
+        earlier, length = self.earlier_lengths(), self.config().outer.meta_steps
+        if earlier[-1:] != [length]:  # it is there already if this was interrupted before
+            earlier.append(length)
         settings = read_object(self.path / RunFile.CONFIG, follow=False)
         settings["outer"] = settings.get("outer", {}) | {"meta_steps": meta_steps}
         text = lambda record: json.dumps(record, indent=2) + "\n"

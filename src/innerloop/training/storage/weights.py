@@ -43,10 +43,10 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], Config, JsonObject]:
 
 
 def deciding(config: Config) -> Config:
-    """The config without settings that do not affect the result: memory use, and the paths of data and a start."""
+    """The config without settings that do not affect the result: memory, snapshots, and paths of data and a start."""
     return replace(
         config,
-        outer=replace(config.outer, chunk=None),
+        outer=replace(config.outer, chunk=None, snapshots=0),
         inner=replace(config.inner, derivative="mixed", checkpoints=None, offload=False),
         data=replace(config.data, folder="", file=""),
         model=replace(config.model, start=""),
