@@ -11,7 +11,6 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.loss import Adapted, check_function
-from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.model_state import fresh_state
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
@@ -69,7 +68,9 @@ def mean_over_examples(values: Float[Array, " examples"], mask: Mask = None) -> 
     _check_mask(mask, len(values))
     if mask.dtype == jnp.bool_:
         return jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(jnp.sum(mask), 1)
-    weights = mask.astype(jnp.promote_types(values.dtype, jnp.float32))  # float16 cannot hold a count above 65504
+    weights = mask.astype(
+        jnp.promote_types(values.dtype, jnp.float32)
+    )  # float16 cannot hold a count above 65504
     total = jnp.sum(weights)
     given = jnp.where((mask != 0) | jnp.isfinite(values), values, 0)
     return (jnp.sum(weights * given) / jnp.where(total == 0, 1, total)).astype(values.dtype)
@@ -217,16 +218,15 @@ class BatchLoss:
         """The loss of one batch; with model state, `(loss, new_state)`.
 
         Raises:
-            InnerloopError: the loss cannot be computed, for example because this is not a batch.
+            InnerloopError: this is not a batch, or `measure` or its mask does not fit.
         """
         _check_batch(batch)
         masks = () if batch.mask is None else (batch.mask,)
         if masks:
             _check_takes_mask(self.measure)
-        with loss_errors(batch, "BatchLoss"):
-            found = self.apply(params, batch.inputs, **given)
-            outputs, *state = found if "state" in given else (found,)
-            loss = self.measure(outputs, batch.targets, *masks)
+        found = self.apply(params, batch.inputs, **given)
+        outputs, *state = found if "state" in given else (found,)
+        loss = self.measure(outputs, batch.targets, *masks)
         return (loss, *state) if state else loss
 
     def predictor(self, adapted: Params | Adapted) -> tuple[Apply, Params]:
