@@ -11,6 +11,7 @@ from innerloop.nn.losses import (
     accuracy,
     binary_cross_entropy,
     cross_entropy,
+    mean_over_examples,
     mean_squared_error,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
@@ -89,7 +90,8 @@ WITH_A_MASK = {
 def test_masks_have_one_value_for_each_example(measure):
     """A mask [n, 1] would be broadcast to n x n."""
     for mask in (jnp.ones((3, 1), bool), jnp.ones(1, bool), jnp.ones((3, 1))):
-        with pytest.raises(InnerloopError, match=r"the mask must have shape \(3,\), got"):
+        advice = r"pass mask\[:, 0\]" if mask.ndim == 2 else "give one value per example"
+        with pytest.raises(InnerloopError, match=rf"the mask must have shape \(3,\), got .*; {advice}"):
             measure(jnp.zeros((3, 2)), WITH_A_MASK[measure], mask)
 
 
@@ -112,6 +114,37 @@ def test_numbers_are_weights(measure, mask):
     if any(mask):
         slope, expected = (jax.grad(f, 1)(scores, weights * 1.0)[::2] for f in (weighted, by_hand))
         np.testing.assert_allclose(slope, expected, rtol=10 * digits, atol=1e-15)
+
+
+@pytest.mark.parametrize("measure", WITH_A_MASK)
+@pytest.mark.parametrize("mask", [[0.5, 0.0, 0.125], [0.0, 0.0, 0.0]])
+def test_the_gradient_of_a_weight_that_is_zero(measure, mask):
+    """The loss of its example less the mean, over the sum; the loss itself if all are 0 (Ren et al. 2018)."""
+    weights, scores = jnp.array(mask), jnp.array([[0.3, 1.0], [2.0, -1.0], [0.9, 0.5]])
+    targets = WITH_A_MASK[measure]
+    single = jnp.stack([measure(scores[i : i + 1], targets[i : i + 1]) for i in range(3)])
+    expected = (single - weights @ single / 0.625) / 0.625 if any(mask) else single
+    digits = 1e-6 if measure is accuracy else 1e-13  # it counts in float32
+    slope = jax.grad(measure, 2)(scores, targets, weights)
+    np.testing.assert_allclose(slope, expected, rtol=digits, atol=1e-16)
+
+
+@pytest.mark.parametrize("wrong", [jnp.nan, -1.0])
+def test_padding_of_weight_zero_has_a_finite_gradient(wrong):
+    """Its target may be none: NaN, or a class or a probability that does not exist."""
+    weights, scores = jnp.array([1.0, 0.0, 2.0]), jnp.array([[0.3, 1.0], [2.0, -1.0], [0.9, 0.5]])
+    for measure, targets in WITH_A_MASK.items():
+        slopes = jax.grad(measure, (0, 2))(scores, targets.at[1].set(wrong), weights)
+        assert all(jnp.isfinite(slope).all() for slope in slopes)
+        assert (slopes[0][1] == 0).all()
+
+
+def test_more_weights_than_float16_can_count():
+    """Their sum is infinite in float16, and the mean was NaN."""
+    values = jnp.ones(70_000, jnp.float16)
+    found = mean_over_examples(values, values)
+    assert found == 1
+    assert found.dtype == values.dtype
 
 
 @pytest.mark.parametrize("loss", [squared_error, sigmoid_cross_entropy, softmax_cross_entropy])

@@ -119,6 +119,8 @@ def test_a_class_without_examples_has_its_prototype_at_zero():
     found = prototypes(features, jnp.asarray([0, 2, 2, 0]), WAYS, weights)
     first = (0.5 * features[0] + 0.125 * features[3]) / 0.625
     assert_close(found, jnp.stack([first, jnp.zeros(5), features[2]]), 1e-15)
+    half = features.astype(jnp.bfloat16)
+    assert prototypes(half, jnp.asarray([0, 2, 2, 0]), WAYS, weights).dtype == half.dtype
 
 
 def test_class_numbers_of_a_narrow_dtype():

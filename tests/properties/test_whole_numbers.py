@@ -125,8 +125,7 @@ REFUSED |= {
     "<U1 is not a valid JAX array type. Only arrays of numeric types are supported by JAX.), got a batch of <U1[2], "
     "float32[2,1]; give a batch of arrays of numbers, each with one row per example.",
     "algorithm.adapt(params, il.Batch([0.0, 1.0], [0.0, 1.0]))": "loss_fn: cannot be computed (unsupported operand "
-    "type(s) for *: 'list' and 'DynamicJaxprTracer'), got a batch of ~float32[], ~float32[], ~float32[], ~float32[]; "
-    "give a batch of arrays of "
+    "type(s) for *: 'list' and 'DynamicJaxprTracer'), got a batch of 0.0, 1.0, 0.0, 1.0; give a batch of arrays of "
     "numbers, each with one row per example.",
     "algorithm.meta_grad(params, task.support)": "MAML.meta_grad: needs a task, got Batch; pass "
     "innerloop.Task(support, query).",
@@ -222,6 +221,8 @@ REFUSED |= {
     "il.partition(params, key)": "select: is not a selection of parameters, got Array((), dtype=key<fry>) overlaying: "
     "[0 "
     "0]; give a name like 'head', a pattern like '**/bias', several of these, or a function of the path.",
+    "innerloop.nn.losses.squared_error(jnp.ones(2), jnp.ones(2), [True, False])": "loss: the mask must be an array, "
+    "got list; give the mask as an array, np.asarray(mask).",
     "il.Learner(params, algorithm, shape=5)": "Learner: `shape` must be the shape of one example, got 5; give a tuple "
     "such as (28, 28, 1), with None for an axis of any size.",
     "il.Learner(params, algorithm).fit(key, [0])": "Learner.fit: x must be one array, got PRNGKeyArray.",

@@ -64,7 +64,7 @@ def prototypes(
     # Narrow dtypes, such as int8, cannot hold every number of a class.
     numbers = targets.astype(jnp.result_type(targets, jnp.int32))
     members = jax.nn.one_hot(numbers, ways, dtype=features.dtype)
-    members = members if mask is None else members * mask[:, None]
+    members = members if mask is None else members * mask[:, None].astype(members.dtype)
     total = members.sum(0)
     return members.T @ features / jnp.where(total == 0, 1, total)[:, None]
 

@@ -34,7 +34,7 @@ def warn_about_padding(algorithm: Algorithm, params: Params, task: Task, key: PR
             "the padding of a task changes its loss: the loss ignores the `mask`, or the model mixes examples"
         )
         hint = (
-            "leave out the examples whose mask is False, normalise every example by itself, or give all tasks the "
+            "leave out the examples whose mask is 0 or False, normalise every example by itself, or give all tasks the "
             "same number of examples"
         )
         warnings.warn(f"{who}: {wrong}; {hint}.", stacklevel=4)

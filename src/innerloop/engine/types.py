@@ -28,10 +28,10 @@ class Batch(NamedTuple):
     Attributes:
         inputs: `[examples, ...]`.
         targets: `[examples, ...]`.
-        mask: which examples count, `[examples]` bool, or their weights, `[examples]` numbers (None: all count equally).
-            Tasks with different numbers of examples are padded to the same length; the built-in losses and scores
-            ignore the padding. A model that mixes examples, such as one with batch normalisation, does not: it reads
-            the padding's inputs.
+        mask: which examples count, `[examples]` bool, or their weights, `[examples]` numbers of 0 or more (None: all
+            count equally). Tasks with different numbers of examples are padded to the same length; the built-in losses
+            and scores ignore the padding. A model that mixes examples, such as one with batch normalisation, does not:
+            it reads the padding's inputs.
     """
 
     inputs: PyTree

@@ -11,7 +11,6 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.loss import Adapted, check_function
-from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.model_state import fresh_state
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
@@ -22,7 +21,7 @@ Apply = Callable[..., PyTree]
 
 
 Mask = Array | None
-"""Which examples count, `[examples]` bool, or their weights, `[examples]` numbers; None for equal weights."""
+"""Which examples count, `[examples]` bool, or their weights, `[examples]` numbers of 0 or more; None: all equally."""
 
 
 def call(params: Params, inputs: PyTree, **keywords: object) -> Array:
@@ -42,10 +41,14 @@ def _check_targets(targets: Array, shape: tuple[int, ...], who: str = "loss") ->
 
 
 def _check_mask(mask: Array, examples: int) -> None:
-    """Raise InnerloopError for a mask of another shape, which would be broadcast."""
-    if jnp.shape(mask) != (examples,):
+    """Raise InnerloopError for a mask that is no array, or of another shape, which would be broadcast."""
+    if not hasattr(mask, "dtype"):
+        hint = "give the mask as an array, np.asarray(mask)"
+        raise InnerloopError("loss", "the mask must be an array", got=type(mask).__name__, hint=hint)
+    if mask.shape != (examples,):
         wrong = f"the mask must have shape {(examples,)}"
-        raise InnerloopError("loss", wrong, got=jnp.shape(mask), hint="pass mask[:, 0], for example")
+        hint = "pass mask[:, 0], for example" if mask.ndim == 2 else "give one value per example"
+        raise InnerloopError("loss", wrong, got=mask.shape, hint=hint)
 
 
 def mean_over_examples(values: Float[Array, " examples"], mask: Mask = None) -> Float[Array, ""]:
@@ -53,8 +56,9 @@ def mean_over_examples(values: Float[Array, " examples"], mask: Mask = None) -> 
 
     Args:
         values: one value per example.
-        mask: which examples count, `[examples]` bool, or their weights (None: all count equally). An example of weight
-            0 does not count, even if its value is NaN, and its weight has no gradient.
+        mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: all count equally). An
+            example of weight 0 does not count, even if its value is NaN. The gradient of its weight is exact, also if
+            all weights are 0 (the result is then their weighted sum), but 0 if its value is not finite.
 
     Raises:
         InnerloopError: the mask has another shape.
@@ -64,17 +68,26 @@ def mean_over_examples(values: Float[Array, " examples"], mask: Mask = None) -> 
     _check_mask(mask, len(values))
     if mask.dtype == jnp.bool_:
         return jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(jnp.sum(mask), 1)
-    weights = jnp.where(mask != 0, mask, 0).astype(values.dtype)
+    weights = mask.astype(
+        jnp.promote_types(values.dtype, jnp.float32)
+    )  # float16 cannot hold a count above 65504
     total = jnp.sum(weights)
-    return jnp.sum(weights * jnp.where(mask != 0, values, 0)) / jnp.where(total == 0, 1, total)
+    given = jnp.where((mask != 0) | jnp.isfinite(values), values, 0)
+    return (jnp.sum(weights * given) / jnp.where(total == 0, 1, total)).astype(values.dtype)
 
 
-def _masked_targets(targets: Array, mask: Mask) -> Array:
-    """The targets, with 0 for those that do not count: they may be NaN, and so would be the gradient."""
+def _masked_targets(targets: Array, mask: Mask, known: Callable[[Array], Array] = jnp.isfinite) -> Array:
+    """The targets, with 0 for those that do not count: they may be NaN, and so would be the gradient.
+
+    Those of weight 0 stay if they are `known`: the gradient of the weight depends on them.
+    """
     if mask is None:
         return jnp.asarray(targets)
     _check_mask(mask, len(targets))
-    return jnp.where(mask.reshape(-1, *[1] * (targets.ndim - 1)), targets, jnp.zeros((), targets.dtype))
+    keep = mask.reshape(-1, *[1] * (targets.ndim - 1))
+    if mask.dtype != jnp.bool_:
+        keep = (keep != 0) | known(targets)
+    return jnp.where(keep, targets, jnp.zeros((), targets.dtype))
 
 
 def squared_error(outputs: Array, targets: Array, mask: Mask = None) -> Float[Array, ""]:
@@ -83,7 +96,7 @@ def squared_error(outputs: Array, targets: Array, mask: Mask = None) -> Float[Ar
     Args:
         outputs: `[examples, ...]`.
         targets: of the same shape.
-        mask: which examples count, `[examples]` bool, or their weights (None: all equally).
+        mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: equally).
 
     Raises:
         InnerloopError: the shapes differ, or that of the mask.
@@ -91,6 +104,17 @@ def squared_error(outputs: Array, targets: Array, mask: Mask = None) -> Float[Ar
     _check_targets(targets, outputs.shape)
     errors = jnp.square(outputs - _masked_targets(targets, mask))
     return mean_over_examples(jnp.sum(errors.reshape(errors.shape[0], -1), axis=-1), mask)
+
+
+def _is_class(targets: Array, ways: int) -> Array:
+    """Whether each target is one of 0, 1, ..., ways-1."""
+    numbers = targets.astype(jnp.int32)  # narrow dtypes, such as uint8, cannot hold every number of a class
+    return (numbers == targets) & (numbers >= 0) & (numbers < ways)
+
+
+def _is_probability(targets: Array) -> Array:
+    """Whether each target is within 0..1."""
+    return (targets >= 0) & (targets <= 1)
 
 
 def softmax_cross_entropy(
@@ -104,15 +128,15 @@ def softmax_cross_entropy(
     Args:
         scores: `[examples, ways]`.
         targets: class numbers, `[examples]`; the loss is NaN if one that counts is not one of 0, 1, ..., ways-1.
-        mask: which examples count, `[examples]` bool, or their weights (None: all equally).
+        mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: equally).
 
     Raises:
         InnerloopError: the targets or the mask do not have the shape `[examples]`.
     """
     _check_targets(targets, scores.shape[:1])
-    targets = _masked_targets(targets, mask)
-    numbers = targets.astype(jnp.int32)  # narrow dtypes, such as uint8, cannot hold every number of a class
-    known = (numbers == targets) & (numbers >= 0) & (numbers < scores.shape[-1])
+    is_class = lambda targets: _is_class(targets, scores.shape[-1])
+    targets = _masked_targets(targets, mask, is_class)
+    numbers, known = targets.astype(jnp.int32), is_class(targets)
     # The scores become NaN too, or the gradient would be finite.
     log_f = jax.nn.log_softmax(scores * jnp.where(known, 1.0, jnp.nan)[:, None].astype(scores.dtype))
     # A product with one-hot targets, not a gather: a gather's second derivative is a slow scatter on a CPU.
@@ -126,16 +150,15 @@ def sigmoid_cross_entropy(scores: Array, targets: Array, mask: Mask = None) -> F
     Args:
         scores: `[examples, ...]`.
         targets: 0 or 1, or a probability, of the same shape; the loss is NaN if one that counts is outside 0..1.
-        mask: which examples count, `[examples]` bool, or their weights (None: all equally).
+        mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: equally).
 
     Raises:
         InnerloopError: the shapes differ, or that of the mask.
     """
     _check_targets(targets, scores.shape)
-    targets = _masked_targets(targets, mask)
+    targets = _masked_targets(targets, mask, _is_probability)
     losses = optax.sigmoid_binary_cross_entropy(scores, targets.astype(scores.dtype))
-    known = (targets >= 0) & (targets <= 1)
-    losses = losses * jnp.where(known, 1.0, jnp.nan).astype(losses.dtype)
+    losses = losses * jnp.where(_is_probability(targets), 1.0, jnp.nan).astype(losses.dtype)
     if mask is None:
         return jnp.mean(losses)
     return mean_over_examples(losses.reshape(len(losses), -1).mean(axis=-1), mask)
@@ -195,16 +218,15 @@ class BatchLoss:
         """The loss of one batch; with model state, `(loss, new_state)`.
 
         Raises:
-            InnerloopError: the loss cannot be computed, for example because this is not a batch.
+            InnerloopError: this is not a batch, or `measure` or its mask does not fit.
         """
         _check_batch(batch)
         masks = () if batch.mask is None else (batch.mask,)
         if masks:
             _check_takes_mask(self.measure)
-        with loss_errors(batch):
-            found = self.apply(params, batch.inputs, **given)
-            outputs, *state = found if "state" in given else (found,)
-            loss = self.measure(outputs, batch.targets, *masks)
+        found = self.apply(params, batch.inputs, **given)
+        outputs, *state = found if "state" in given else (found,)
+        loss = self.measure(outputs, batch.targets, *masks)
         return (loss, *state) if state else loss
 
     def predictor(self, adapted: Params | Adapted) -> tuple[Apply, Params]:
@@ -261,7 +283,7 @@ def accuracy(scores: Float[Array, "examples ways"], targets: Array, mask: Mask =
     Args:
         scores: `[examples, ways]`.
         targets: class numbers, `[examples]`.
-        mask: which examples count, `[examples]` bool, or their weights (None: all equally).
+        mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: equally).
 
     Raises:
         InnerloopError: the targets or the mask do not have the shape `[examples]`.
