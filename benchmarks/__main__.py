@@ -100,8 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     if unknown := [name for name in asked if name is not None and name not in known]:
         option = "--counts" if arguments.counts else "--workload"
         print(
-            f"{option}: unknown workload {unknown[0]!r}; choose among: {', '.join(known)}.",
-            file=sys.stderr,
+            f"{option}: unknown workload {unknown[0]!r}; choose among: {', '.join(known)}.", file=sys.stderr
         )
         return 2
     if arguments.counts:

@@ -102,11 +102,7 @@ def cost_of(
         began = time.perf_counter()
         jax.block_until_ready(meta_grad(params, task))
         seconds.append(time.perf_counter() - began)
-    return {
-        "bytes": temporary,
-        "copies": temporary / copy,
-        "seconds": statistics.median(seconds[1:]),
-    }
+    return {"bytes": temporary, "copies": temporary / copy, "seconds": statistics.median(seconds[1:])}
 
 
 def write_page(record: dict) -> None:

@@ -74,8 +74,7 @@ def behave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def set_to(behaviour: str) -> Path:
         monkeypatch.setattr(
-            "benchmarks.gpu.worker.command",
-            lambda name, dry: [sys.executable, str(script), name, behaviour],
+            "benchmarks.gpu.worker.command", lambda name, dry: [sys.executable, str(script), name, behaviour]
         )
         return tmp_path
 

@@ -142,10 +142,7 @@ def test_what_the_guide_says_of_layers_1_to_3():
     boil = alike.pop("omniglot-5way-1shot-boil")[0]
     assert (min(boil), max(boil)) == pytest.approx((0.89, 0.97), abs=0.005)
     assert min(value for pair in alike.values() for values in pair for value in values) >= 0.95
-    assert says(
-        page,
-        "in every meta-trained model except BOIL, where CCA is 0.89 to 0.97",
-    )
+    assert says(page, "in every meta-trained model except BOIL, where CCA is 0.89 to 0.97")
 
 
 def test_what_the_guide_says_of_the_others():

@@ -59,8 +59,7 @@ def resident() -> int:
 
 
 @pytest.mark.parametrize(
-    ("name", "calls"),
-    [(name, 40 if name in ("adapt", "evaluate", "learner") else 20) for name in CALLS],
+    ("name", "calls"), [(name, 40 if name in ("adapt", "evaluate", "learner") else 20) for name in CALLS]
 )
 def test_many_calls_compile_nothing_after_the_first(name: str, calls: int, compilations: list[str]):
     call = CALLS[name]

@@ -39,10 +39,7 @@ def normal(seed: int) -> Callable[..., jax.Array]:
 
 def mlp_case() -> Case:
     draw = normal(0)
-    params = {
-        "body": {"w": draw(3, 4), "b": draw(4)},
-        "head": {"w": draw(4, 2), "b": draw(2)},
-    }
+    params = {"body": {"w": draw(3, 4), "b": draw(4)}, "head": {"w": draw(4, 2), "b": draw(2)}}
     task = Task(Batch(draw(5, 3), draw(5, 2)), Batch(draw(6, 3), draw(6, 2)))
     return mean_squared_error(mlp), params, task
 

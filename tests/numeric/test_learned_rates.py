@@ -257,11 +257,7 @@ def test_the_order_of_the_derivative_is_annealed_along_a_run(multi_step_updates:
     loss, params, _ = mlp_case()
     task = Fixed().sample(jax.random.key(0))
     annealed = maml_plus_plus(
-        loss,
-        InnerLoop(ONE, STEPS),
-        rates=RATE,
-        multi_step_updates=multi_step_updates,
-        first_order_updates=2,
+        loss, InnerLoop(ONE, STEPS), rates=RATE, multi_step_updates=multi_step_updates, first_order_updates=2
     )
     # Step sizes move too, so the other algorithm has to have them.
     other = lambda last: maml_plus_plus(

@@ -104,11 +104,7 @@ def test_a_carry_passes_along_a_stream(checkpoints: int | None):
             Batch(jnp.ones((5, 3)), jnp.ones((4, 2))),
             r"leaves of equal length, got \[4, 5\]",
         ),
-        (
-            {"minibatch": 2},
-            Batch(jnp.ones((5, 3)), jnp.ones(())),
-            r"leaves of equal length, got \[0, 5\]",
-        ),
+        ({"minibatch": 2}, Batch(jnp.ones((5, 3)), jnp.ones(())), r"leaves of equal length, got \[0, 5\]"),
     ],
 )
 def test_axes_that_do_not_fit(inner: dict, support: Batch, message: str):

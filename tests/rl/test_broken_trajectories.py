@@ -234,10 +234,7 @@ def test_a_few_are_named_and_passed_over():
 
 @pytest.mark.parametrize(
     "where",
-    [
-        [(0, 1, 1, k, 9) for k in range(5)],
-        [(0, i, j, k, 9) for i in (1, 2) for j in (0, 1) for k in (3,)],
-    ],
+    [[(0, 1, 1, k, 9) for k in range(5)], [(0, i, j, k, 9) for i in (1, 2) for j in (0, 1) for k in (3,)]],
     ids=["all of one task", "more than a tenth"],
 )
 def test_many_stop_the_run(where: list):

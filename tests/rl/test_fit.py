@@ -276,10 +276,7 @@ def test_policies_that_return_something_else(answer: Any, message: str):
             {"reset": lambda x: (x[0]._replace(place="here"), x[1])},
             "the state of `reset` must be arrays, got str, at `place`",
         ),
-        (
-            {"step": tuple},
-            "`step` must return a Transition, got tuple of 4; return innerloop.rl.Transition",
-        ),
+        ({"step": tuple}, "`step` must return a Transition, got tuple of 4; return innerloop.rl.Transition"),
         (
             {"step_seen": lambda x: jnp.append(x, 0.0)},
             r"the observation of `step`.*got float32 of shape \(3,\)",
@@ -310,19 +307,10 @@ def test_policies_that_return_something_else(answer: Any, message: str):
             {"task": lambda x: jnp.zeros(2)},
             "MetaIterations: `Walk.sample_task` does not depend on its key.* with jax.random.choice",
         ),
-        (
-            {"reward": lambda x: x if x > 0 else -x},
-            "Walk: `step` cannot be compiled .*; use jnp.where",
-        ),
+        ({"reward": lambda x: x if x > 0 else -x}, "Walk: `step` cannot be compiled .*; use jnp.where"),
         ({"seen": lambda x: x if x[0] > 0 else -x}, "Walk: `reset` cannot be compiled"),
-        (
-            {"task": lambda x: RNG.normal(size=2)},
-            "`Walk.sample_task` does not depend on its key",
-        ),
-        (
-            {"seen": lambda x: x + RNG.normal(size=2)},
-            "`Walk.reset` draws different numbers for the same key",
-        ),
+        ({"task": lambda x: RNG.normal(size=2)}, "`Walk.sample_task` does not depend on its key"),
+        ({"seen": lambda x: x + RNG.normal(size=2)}, "`Walk.reset` draws different numbers for the same key"),
         ({"seen": lambda x: x + random.random()}, "`Walk.reset` draws different numbers for the same key"),
         (
             {"reward": lambda x: x + np.random.default_rng().normal()},

@@ -61,8 +61,7 @@ def sitting(name: str, folder: Path, step: int, error: BaseException | None = No
 def test_a_package_that_is_missing_is_told_with_its_extra(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(
-        InnerloopError,
-        match=rf"^{name}: needs the package `{name}`, .* pip install 'innerloop\[{name}\]'",
+        InnerloopError, match=rf"^{name}: needs the package `{name}`, .* pip install 'innerloop\[{name}\]'"
     ):
         logger(name)
 

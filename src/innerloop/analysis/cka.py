@@ -52,12 +52,7 @@ def linear_cka(x: Either, y: Either, *, debiased: bool = False, dtype: DTypeLike
 
 
 def rbf_cka(
-    x: Either,
-    y: Either,
-    *,
-    width: float = 1.0,
-    debiased: bool = False,
-    dtype: DTypeLike = np.float64,
+    x: Either, y: Either, *, width: float = 1.0, debiased: bool = False, dtype: DTypeLike = np.float64
 ) -> float:
     """CKA with Gaussian kernels exp(-d^2 / (2 s^2)).
 

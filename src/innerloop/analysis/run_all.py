@@ -226,13 +226,7 @@ class ExperimentRunner:
             result_cache.save(kept, found)
         return found
 
-    def run(
-        self,
-        only: Sequence[str],
-        *,
-        progress_for: ProgressFor,
-        fresh: Collection[str],
-    ) -> JsonObject:
+    def run(self, only: Sequence[str], *, progress_for: ProgressFor, fresh: Collection[str]) -> JsonObject:
         """Run experiments and give the verdict, as `analyze` does; those in `fresh` are rerun even if cached."""
         chosen = list(only) or self.default()
         self.check(chosen)

@@ -61,8 +61,7 @@ class Analyze:
     ] = None
     """Inner steps."""
     out: Annotated[
-        Path | None,
-        arg(metavar="DIR", help_behavior_hint="(default: analysis in the run, or analysis-RUN)"),
+        Path | None, arg(metavar="DIR", help_behavior_hint="(default: analysis in the run, or analysis-RUN)")
     ] = None
     """Where to write the page, tables and figures; with --json, nothing is written by default."""
     overwrite: bool = False

@@ -113,10 +113,7 @@ def _number_of_devices() -> int:
 
     try:
         return len(jax.devices())
-    except (
-        RuntimeError,
-        AssertionError,
-    ) as error:  # JAX asserts if every platform fails without a message
+    except (RuntimeError, AssertionError) as error:  # JAX asserts if every platform fails without a message
         reason = (str(error).splitlines() or ["no such device"])[0].split("(set JAX_PLATFORMS")[0]
         wanted = os.environ.get("JAX_PLATFORMS")
         hint = "unset JAX_PLATFORMS, or install what it asks for"

@@ -144,12 +144,7 @@ def train_into(folder: Path, config: Config | None, *, resume: bool = False, sev
 
     show_pictures = lambda path: out.print(f"Pictures: {path} shows what was loaded.")
     work = lambda on_progress: train(
-        config,
-        folder,
-        resume=resume,
-        on_progress=on_progress,
-        on_plan=show_plan,
-        on_pictures=show_pictures,
+        config, folder, resume=resume, on_progress=on_progress, on_plan=show_plan, on_pictures=show_pictures
     )
     code = train_until_stopped(out, shown.title, tell, work)
     if code == 0:

@@ -81,11 +81,7 @@ ALGORITHMS = {
         AlgorithmSpec("cavia", "CAVIA", adapts="context", second_order=True),
         AlgorithmSpec("meta_sgd", "Meta-SGD", second_order=True, learns_rates=True),
         AlgorithmSpec(
-            "maml_plus_plus",
-            "MAML++",
-            second_order=True,
-            learns_rates=True,
-            settings=("multi_step_updates",),
+            "maml_plus_plus", "MAML++", second_order=True, learns_rates=True, settings=("multi_step_updates",)
         ),
         AlgorithmSpec("protomaml", "ProtoMAML", second_order=True, classes=True),
         AlgorithmSpec("imaml", "iMAML", settings=("proximal",)),

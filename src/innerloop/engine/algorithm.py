@@ -11,14 +11,7 @@ from innerloop.engine.diagnosis import locate_in_adaptation, locate_in_meta_grad
 from innerloop.engine.eager import one_program
 from innerloop.engine.inner import InnerLoop, check_inner
 from innerloop.engine.keys import MaybeKey
-from innerloop.engine.loss import (
-    Adapted,
-    check_function,
-    evaluate_loss,
-    fold_key,
-    initial_state,
-    is_random,
-)
+from innerloop.engine.loss import Adapted, check_function, evaluate_loss, fold_key, initial_state, is_random
 from innerloop.engine.loss_errors import loss_errors
 from innerloop.engine.pytree import Selection, in_words, shapes_only
 from innerloop.engine.types import LossFn, Params, Task

@@ -14,10 +14,7 @@ import optax
 
 from innerloop.engine.nested_scan import square_root_segments
 from innerloop.engine.optimizer import step_size_of
-from innerloop.engine.pytree import (
-    Selection,
-    check_selection,
-)
+from innerloop.engine.pytree import Selection, check_selection
 from innerloop.errors import InnerloopError, check_choice, check_count, check_flag
 
 Derivative = Literal["unrolled", "rematerialised", "mixed"]

@@ -73,12 +73,7 @@ def on_mesh(
     exact = with_exact_products(function)
     # pmean makes results the same on every device, but `check_vma` cannot see that through a scan.
     shared = jax.shard_map(
-        exact,
-        mesh=mesh,
-        in_specs=in_specs,
-        out_specs=out_specs,
-        axis_names={"tasks"},
-        check_vma=False,
+        exact, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names={"tasks"}, check_vma=False
     )
     options = _compiler_options(mesh)
     if donate_argnums is None:

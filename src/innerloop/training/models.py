@@ -41,10 +41,5 @@ def fresh_model(
             "model", "`conv4` needs images", got=f"inputs of shape {shape}", hint="use `mlp`"
         )
     return Conv4(
-        outputs,
-        image_shape=shape,
-        filters=m.filters,
-        downsample=m.downsample,
-        features=m.features,
-        key=key,
+        outputs, image_shape=shape, filters=m.filters, downsample=m.downsample, features=m.features, key=key
     )

@@ -21,13 +21,7 @@ from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
 from innerloop.rl.sample_processor import SampleProcessor
 from innerloop.rl.sampler import MetaSampler
 from innerloop.rl.trpo.natural_gradient import TrustRegion
-from innerloop.rl.updates import (
-    MetaObjective,
-    OuterStep,
-    gradient_update,
-    ppo_update,
-    trpo_update,
-)
+from innerloop.rl.updates import MetaObjective, OuterStep, gradient_update, ppo_update, trpo_update
 from innerloop.training.broken_trajectories import incidents
 from innerloop.training.experiment import Evaluator, Experiment
 from innerloop.training.nan_diagnosis import Block
@@ -56,11 +50,7 @@ class RLExperiment(Experiment):
         """The policy before training."""
         e, m = self.environment, self.config.model
         return self.policy(
-            e.observation_size,
-            e.action_size,
-            hidden=m.hidden,
-            activation=m.activation,
-            key=self.keys().init,
+            e.observation_size, e.action_size, hidden=m.hidden, activation=m.activation, key=self.keys().init
         )
 
     @property

@@ -99,8 +99,7 @@ def test_parquet_without_its_library(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     (tmp_path / "a.parquet").write_bytes(b"")
     with pytest.raises(
-        InnerloopError,
-        match=r"needs the package `pyarrow`, .* pip install 'innerloop\[tables\]'",
+        InnerloopError, match=r"needs the package `pyarrow`, .* pip install 'innerloop\[tables\]'"
     ):
         table_files.read(tmp_path / "a.parquet")
 

@@ -72,10 +72,7 @@ def model():
 def fresh():
     params: Any = model()
     return meta_state.MetaState(
-        jax.tree.map(jnp.array, params),
-        OPTIMIZER.init(params),
-        jax.random.key(7),
-        jnp.zeros((), jnp.int32),
+        jax.tree.map(jnp.array, params), OPTIMIZER.init(params), jax.random.key(7), jnp.zeros((), jnp.int32)
     )
 
 
@@ -313,10 +310,7 @@ def test_errors_say_what_to_do(classes, episodes):
         StreamedEpisodes(classes, 7, 1, 1)
     with pytest.raises(InnerloopError, match="of every class, got 5 of 'c'"):
         StreamedEpisodes(classes, 3, 4, 4)
-    with (
-        pytest.raises(InnerloopError, match="`prefetch` must be 1 or more"),
-        streamed(episodes, prefetch=0),
-    ):
+    with pytest.raises(InnerloopError, match="`prefetch` must be 1 or more"), streamed(episodes, prefetch=0):
         pass
     with pytest.raises(InnerloopError, match="`steps` must be 1 or more"), streamed(episodes) as loop:
         loop.run(fresh(), 0)

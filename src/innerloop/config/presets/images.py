@@ -32,13 +32,7 @@ def images(dataset: str, ways: int, shots: int, algorithm: str) -> Config:
         queries = 15
     return Config(
         algorithm=algorithm,
-        data=DataConfig(
-            dataset=dataset,
-            ways=ways,
-            shots=shots,
-            queries=queries,
-            rotations=spec.rotations,
-        ),
+        data=DataConfig(dataset=dataset, ways=ways, shots=shots, queries=queries, rotations=spec.rotations),
         model=OMNIGLOT if spec.drawings else POOLED,
         inner=inner,
         outer=outer,
@@ -81,11 +75,7 @@ def images_reptile(dataset: str, ways: int, shots: int) -> Config:
     return Config(
         algorithm="reptile",
         data=DataConfig(
-            dataset=dataset,
-            ways=ways,
-            shots=shots,
-            train_shots=train_shots,
-            rotations=spec.rotations,
+            dataset=dataset, ways=ways, shots=shots, train_shots=train_shots, rotations=spec.rotations
         ),
         model=replace(OMNIGLOT if spec.drawings else POOLED, features="flatten"),
         inner=InnerConfig(steps=steps, learning_rate=rate, optimizer="persistent_adam", minibatch=batch),

@@ -78,12 +78,7 @@ def locomotion(family: str, algorithm: str) -> Config:
         model=ModelConfig(kind="mlp", hidden=(100, 100)),
         inner=InnerConfig(steps=1, learning_rate=0.1),
         outer=OuterConfig(
-            meta_steps=500,
-            meta_batch=40,
-            log_every=1,
-            validate_every=25,
-            checkpoint_every=5,
-            snapshots=0,
+            meta_steps=500, meta_batch=40, log_every=1, validate_every=25, checkpoint_every=5, snapshots=0
         ),
         evaluation=EvaluationConfig(tasks=40, steps=3, validation_tasks=20),
         rl=replace(rl, **LOCOMOTION[family]),

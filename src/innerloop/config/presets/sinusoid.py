@@ -24,11 +24,7 @@ def sinusoid(algorithm: str) -> Config:
         model=SINUSOID,
         inner=InnerConfig(steps=1, learning_rate=0.001),
         outer=OuterConfig(
-            meta_steps=70_000,
-            meta_batch=25,
-            log_every=1000,
-            validate_every=5000,
-            checkpoint_every=5000,
+            meta_steps=70_000, meta_batch=25, log_every=1000, validate_every=5000, checkpoint_every=5000
         ),
         evaluation=EvaluationConfig(steps=10, queries=100),
     )

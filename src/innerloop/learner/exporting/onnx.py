@@ -50,11 +50,7 @@ def onnx(network: Network, inputs: np.ndarray) -> bytes:
     try:
         with _quiet(), _restored(jnp, jax.lax, jax.nn):
             model = jax2onnx.to_onnx(
-                function,
-                [like],
-                opset=OPSET,
-                input_names=[INPUT],
-                output_names=[network.output],
+                function, [like], opset=OPSET, input_names=[INPUT], output_names=[network.output]
             )
     except Exception as error:  # a user's model can make the converter raise anything
         raise InnerloopError("export", f"jax2onnx cannot convert this model ({first_line(error)})") from error

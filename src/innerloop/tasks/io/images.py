@@ -14,16 +14,7 @@ import numpy as np
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
 from innerloop.io.untrusted import open_regular
-from innerloop.tasks.io.pixels import (
-    DEEP,
-    WHITE,
-    Colour,
-    coding_of,
-    opaque,
-    orientation,
-    scale_key,
-    upright,
-)
+from innerloop.tasks.io.pixels import DEEP, WHITE, Colour, coding_of, opaque, orientation, scale_key, upright
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -110,10 +101,7 @@ def _header(file: Any, who: str) -> "Image":
     if image.mode not in READ or unclear:
         hint = "save it as an 8-bit PNG"
         raise InnerloopError(
-            who,
-            "is an image with an unsupported colour format",
-            got=f"mode {image.mode}",
-            hint=hint,
+            who, "is an image with an unsupported colour format", got=f"mode {image.mode}", hint=hint
         )
     return image
 

@@ -25,11 +25,7 @@ class WandbLogger(Callback):
         Raises:
             InnerloopError: `wandb` is not installed.
         """
-        self.wandb, self.project, self.settings = (
-            required("wandb", "wandb", "wandb"),
-            project,
-            settings,
-        )
+        self.wandb, self.project, self.settings = (required("wandb", "wandb", "wandb"), project, settings)
 
     def on_start(self, folder: Path, settings: JsonObject, step: int) -> None:
         """Start the W&B run, or continue it."""
