@@ -68,9 +68,8 @@ def mean_over_examples(values: Float[Array, " examples"], mask: Mask = None) -> 
     _check_mask(mask, len(values))
     if mask.dtype == jnp.bool_:
         return jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(jnp.sum(mask), 1)
-    weights = mask.astype(
-        jnp.promote_types(values.dtype, jnp.float32)
-    )  # float16 cannot hold a count above 65504
+    # float16 cannot hold a count above 65504.
+    weights = mask.astype(jnp.promote_types(values.dtype, jnp.float32))
     total = jnp.sum(weights)
     given = jnp.where((mask != 0) | jnp.isfinite(values), values, 0)
     return (jnp.sum(weights * given) / jnp.where(total == 0, 1, total)).astype(values.dtype)
