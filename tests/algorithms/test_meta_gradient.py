@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from innerloop.algorithms import anil, cavia, fomaml, joint, maml, maml_plus_plus, online_maml, reptile
+from innerloop.algorithms import anil, cavia, fomaml, imaml, joint, maml, maml_plus_plus, online_maml, reptile
 from innerloop.algorithms.fomaml import FOMAML
 from innerloop.algorithms.joint import Joint
 from innerloop.algorithms.maml import MAML
@@ -117,6 +117,16 @@ def test_other_gradients_are_told(make, kind: str):
     assert found.angle > 1
     says = {"displacement": "right for Reptile", "joint": "right for joint training"}[kind]
     assert says in found.verdict
+
+
+@pytest.mark.parametrize(("make", "kind"), [(imaml, "exact"), (fomaml, "first order")])
+def test_an_inner_loop_that_has_no_derivative(make, kind: str):
+    """The line search of L-BFGS: finite differences judge, and the gradient is compared with no other."""
+    small = lambda params, batch: jnp.sum((params - batch) ** 2)
+    task = Task(jnp.array([1.0, 2.0]), jnp.array([3.0, 5.0]))
+    found = check_meta_gradient(make(small, InnerLoop(optax.lbfgs(), 3)), jnp.zeros(2), task, directions=0)
+    assert (found.passed, found.kind) == (kind == "exact", kind)
+    assert np.isnan(found.angle)
 
 
 def test_stop_gradient_in_the_inner_loop():
@@ -271,7 +281,10 @@ def test_a_constant_loss_does_not_pass():
 @pytest.mark.parametrize(
     ("loss_fn", "message"),
     [
-        (lambda p, b: jnp.square(b.inputs @ p["body"]).mean(1), "loss must be one float"),
+        (
+            lambda p, b: jnp.square(b.inputs @ p["body"]).mean(1),
+            "loss must be one float, .*; take the mean over examples; use jax.vmap if",
+        ),
         (lambda p, b: jnp.linalg.norm(0 * p["body"]) + loss(p, b), "not finite at `body`"),
         (lambda p, b: loss(p, b) * jnp.nan, "not finite"),
         (Loss(counting, random=True, state=jnp.zeros(())), "needs a key"),

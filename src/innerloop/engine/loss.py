@@ -199,7 +199,7 @@ def _remedy(returned: PyTree) -> str:
     if not hasattr(returned, "shape"):
         return "return it" if returned is None else "use `Loss` to declare what else it returns"
     return (
-        "take the mean over examples"
+        "take the mean over examples; use jax.vmap if these are several tasks"
         if returned.shape
         else "compute it from the parameters, which are floats"
     )

@@ -1,14 +1,12 @@
 """The result of `check_meta_gradient` in a sentence."""
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from innerloop.io.text import counted
 
 if TYPE_CHECKING:
     from innerloop.algorithms.testing.meta_gradient import MetaGradientCheck
-
-Kind = Literal["exact", "first order", "displacement", "joint", "wrong"]
 
 
 def verdict(check: "MetaGradientCheck", worst: str, cause: str = "") -> str:
@@ -36,7 +34,7 @@ def verdict(check: "MetaGradientCheck", worst: str, cause: str = "") -> str:
 def _difference(check: "MetaGradientCheck", worst: str, cause: str) -> str:
     """How wrong a gradient is, and why or where to look."""
     suspects = (
-        "a custom derivative, or a kink inside the loss; jax.grad of the objective is just as wrong"
+        "a custom derivative, or a kink inside the loss; jax.grad of the objective does not agree either"
         if math.isnan(check.angle)
         else "a missing second derivative or another loss on the query set"
     )

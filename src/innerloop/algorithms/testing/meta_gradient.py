@@ -18,17 +18,19 @@ import numpy as np
 from jaxtyping import PyTree
 
 from innerloop.algorithms.imaml import IMAML
-from innerloop.algorithms.testing.explanation import Kind, verdict
+from innerloop.algorithms.testing.explanation import verdict
+from innerloop.algorithms.testing.finite_differences import STEPS, Directions, compare
+from innerloop.algorithms.testing.gradient_kinds import Kind, angle_and_ratio, name_of
 from innerloop.engine.algorithm import Algorithm, check_is_algorithm, check_task
 from innerloop.engine.diagnosis import first_nonfinite_leaf
 from innerloop.engine.keys import MaybeKey
-from innerloop.engine.loss import Adapted, Loss, check_loss, params_of, with_params, with_state
-from innerloop.engine.pytree import Except, combine, partition, paths, subtract
+from innerloop.engine.loss import Loss, check_loss
+from innerloop.engine.loss_errors import REVERSE
+from innerloop.engine.pytree import Except, combine, partition
 from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError, check_count
 
-STEPS = tuple(10.0**-i for i in range(2, 9))
 CONSTANT = "the query loss depends on no parameter (is it rounded, or cut off from all of them?)"
 
 
@@ -44,7 +46,7 @@ class MetaGradientCheck:
         uncertainty: the relative uncertainty of the finite difference in that direction.
         by_parameter: the relative error for each parameter, by path.
         angle: the angle between this gradient and the meta-gradient, in degrees; NaN if automatic differentiation of
-            the objective is wrong too.
+            the objective is wrong too, or impossible, as through the line search of `optax.lbfgs`.
         ratio: the norm of this gradient over that of the meta-gradient; NaN likewise.
         no_gradient: parameters whose gradient is zero although the objective depends on them.
         unused: parameters that the objective does not depend on.
@@ -107,62 +109,13 @@ def check_meta_gradient(
         _check_finite(jax.jit(objective)(learned), "the query loss")
         own, _ = partition(grads, Except(algorithm.held_constant))
         steps = STEPS if step is None else (step, step / 10)
-        found = _compare(jax.jit(objective), learned, own, directions, steps)
-        kind_of = lambda: _name_of(algorithm, params, task, grads, key)
+        found = compare(jax.jit(objective), learned, own, directions, steps)
+        kind_of = lambda: name_of(algorithm, params, task, grads, key)
         cause_of = lambda kind: (
             _truncated(algorithm, params, task, key, tolerance, kind)
             or _unsolved(algorithm, params, task, key, tolerance)
         )
         return _judge(kind_of, cause_of, objective, learned, own, found, tolerance)
-
-
-@dataclass(frozen=True)
-class _Directions:
-    """For each direction: its name, the finite difference, its uncertainty, and the gradient's product with it."""
-
-    names: list[str]
-    finite: np.ndarray
-    unsure: np.ndarray
-    product: np.ndarray
-    floor: float
-
-    @property
-    def errors(self) -> np.ndarray:
-        """Relative errors; differences far below the largest parameter's gradient count as rounding."""
-        return np.abs(self.finite - self.product) / self.size
-
-    @property
-    def size(self) -> np.ndarray:
-        """The scale of the relative errors."""
-        return np.maximum(np.maximum(np.abs(self.finite), np.abs(self.product)), self.floor)
-
-
-def _compare(
-    objective: Callable, params: PyTree, grads: PyTree, directions: int, steps: tuple[float, ...]
-) -> _Directions:
-    """Finite differences along one direction for each parameter and some for all."""
-    rng = np.random.default_rng(0)
-    x = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
-    g = [np.asarray(leaf) for leaf in jax.tree.leaves(grads)]
-    structure = jax.tree.structure(params)
-    value = lambda v, h: float(objective(structure.unflatten([a + h * b for a, b in zip(x, v, strict=True)])))
-    ways = [[i] for i in range(len(x))] + [list(range(len(x)))] * directions
-    finite, unsure, product = [], [], []
-    for way in ways:
-        # Half along the gradient, so that the product is not near zero by chance.
-        v = [
-            _unit(_unit(b) + _unit(rng.normal(size=b.shape))) if i in way else 0 * b for i, b in enumerate(g)
-        ]
-        scale = max(float(np.linalg.norm(np.concatenate([x[i].ravel() for i in way]))), 1e-2)
-        slopes = [(value(v, h * scale) - value(v, -h * scale)) / (2 * h * scale) for h in steps]
-        gaps = np.abs(np.diff(slopes))
-        best = int(np.argmin(gaps))
-        finite.append(slopes[best + 1])
-        unsure.append(gaps[best])
-        product.append(sum(float(np.vdot(a, b)) for a, b in zip(v, g, strict=True)))
-    names = paths(params) + ["all parameters"] * directions
-    floor = 1e-7 * max(np.abs(finite).max(), np.abs(product).max()) + 1e-12
-    return _Directions(names, np.array(finite), np.array(unsure), np.array(product), floor)
 
 
 def _judge(
@@ -171,7 +124,7 @@ def _judge(
     objective: Callable,
     params: Params,
     grads: PyTree,
-    found: _Directions,
+    found: Directions,
     tolerance: float,
 ) -> MetaGradientCheck:
     """Classify the gradient, and describe it in a sentence."""
@@ -182,9 +135,11 @@ def _judge(
     kind: Kind = "exact" if passed else "wrong"
     if not passed and not constant:
         kind = kind_of()
-    exact = jax.jit(jax.grad(objective))(params)
-    sound = passed or _compare(jax.jit(objective), params, exact, 1, STEPS).errors.max() <= tolerance
-    angle, ratio = _angle_and_ratio(grads, exact) if sound else (float("nan"), float("nan"))
+    exact = _differentiated(objective, params)
+    sound = exact is not None and (
+        passed or compare(jax.jit(objective), params, exact, 1, STEPS).errors.max() <= tolerance
+    )
+    angle, ratio = angle_and_ratio(grads, exact) if sound else (float("nan"), float("nan"))
     silent, unused = _without_gradient(found, grads)
     error, unsure = float(errors[worst]), float(found.unsure[worst] / found.size[worst])
     by_parameter = dict(zip(found.names, errors.tolist(), strict=False))
@@ -194,45 +149,22 @@ def _judge(
     return replace(check, verdict=verdict(check, found.names[worst], "" if passed else cause_of(kind)))
 
 
-def _without_gradient(found: _Directions, grads: PyTree) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _differentiated(objective: Callable, params: Params) -> Params | None:
+    """The gradient by automatic differentiation; None if there is none, as through a line search."""
+    try:
+        return jax.jit(jax.grad(objective))(params)
+    except ValueError as error:
+        if not str(error).startswith(REVERSE):
+            raise
+        return None
+
+
+def _without_gradient(found: Directions, grads: PyTree) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The parameters whose gradient is zero: those that the objective depends on, and those that it does not."""
     depends = np.abs(found.finite) > found.floor + 10 * found.unsure
     zero = [not np.any(np.asarray(g)) for g in jax.tree.leaves(grads)]
     none = [(name, used) for name, nothing, used in zip(found.names, zero, depends, strict=False) if nothing]
     return tuple(name for name, used in none if used), tuple(name for name, used in none if not used)
-
-
-def _name_of(algorithm: Algorithm, params: Params, task: Task, grads: PyTree, key: MaybeKey) -> Kind:
-    """Which gradient this is, if not the meta-gradient."""
-    try:
-        others = _other_gradients(algorithm, params, task, key)
-    except Exception:  # an algorithm with its own objective need not have a loss on the query set
-        return "wrong"
-    grads = algorithm.initialisation(grads)
-    for kind, other in others:
-        angle, ratio = _angle_and_ratio(grads, other)
-        if angle < 1e-4 and (kind == "displacement" or abs(ratio - 1) < 1e-6):
-            return kind
-    return "wrong"
-
-
-def _other_gradients(
-    algorithm: Algorithm, params: Params, task: Task, key: MaybeKey
-) -> tuple[tuple[Kind, PyTree], ...]:
-    """The gradients that other algorithms descend."""
-    adapted = jax.jit(algorithm.adapt)(params, task.support, key=key)
-    start = with_state(algorithm.initialisation(params), algorithm.loss_fn)
-
-    @jax.jit
-    def slope(at: Params | Adapted) -> Params:
-        query = lambda params: algorithm.query_loss(with_params(at, params), task.query, key=key)
-        return jax.grad(query)(params_of(at))
-
-    return (
-        ("first order", slope(adapted)),
-        ("joint", slope(start)),
-        ("displacement", subtract(params_of(start), params_of(adapted))),
-    )
 
 
 def _truncated(
@@ -286,16 +218,3 @@ def _check_finite(tree: PyTree, what: str) -> None:
             got="NaN or infinity",
             hint="look for a square root, a norm or a logarithm at zero",
         )
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    """x over its norm; zeros stay zeros."""
-    return x / (np.linalg.norm(x) or 1.0)
-
-
-def _angle_and_ratio(a: PyTree, b: PyTree) -> tuple[float, float]:
-    """Degrees between two trees, and |a| / |b|."""
-    x, y = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (a, b))
-    # The half-angle form: arccos of a cosine near 1 would lose half the digits.
-    angle = 2 * np.arctan2(np.linalg.norm(_unit(x) - _unit(y)), np.linalg.norm(_unit(x) + _unit(y)))
-    return float(np.degrees(angle)), float(np.linalg.norm(x) / (np.linalg.norm(y) or np.inf))
