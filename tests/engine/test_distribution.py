@@ -223,6 +223,8 @@ def test_arrays_are_arguments_and_not_constants_of_the_program():
     other: Any = with_arrays(jax.tree.map(lambda x: 0 * x, held))
     assert other.names == ("one", "two", "three")
     assert not np.any(other.sample(KEY).support.targets)
+    half = Plain().slopes.astype(jnp.bfloat16)
+    assert jax.tree.leaves(split_arrays(Frozen(half))[0]) == [half]
     waves = Sinusoid()
     assert split_arrays(waves)[1](split_arrays(waves)[0]) is waves
 

@@ -106,6 +106,10 @@ def test_training_on_a_list_draws_all_of_it():
     ("tasks", "message"),
     [
         ([], "at least one task"),
+        (
+            [il.Task(batch(2), np.ones(2, [("x", "f4"), ("y", "f4")]))],
+            "must be an array of numbers, got dtype",
+        ),
         ([il.Task(batch(2), {"x": np.ones(2)}), il.Task(batch(2), {"x": np.ones(3)})], "must be batches"),
         ([il.Task(il.Batch(np.ones((2, 1)), np.ones((3, 1))), batch(2))], r"same length, got \[2, 3\]"),
         (

@@ -12,6 +12,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.engine.jaxprs import constants_of, dependent
 from innerloop.engine.keys import check_key
+from innerloop.engine.pytree import is_numeric
 from innerloop.engine.types import TaskDistribution
 from innerloop.errors import InnerloopError, explained
 
@@ -121,8 +122,8 @@ def bits_of(x: object) -> bytes:
 
 def is_data(x: object) -> bool:
     """Whether a leaf is an array that a program can take; NumPy arrays must be in memory."""
-    numbers = isinstance(x, np.ndarray) and x.dtype.kind in "biufc" and not isinstance(x, np.memmap)
-    return numbers or isinstance(x, jax.Array)
+    in_memory = isinstance(x, np.ndarray) and not isinstance(x, np.memmap)
+    return isinstance(x, jax.Array) or (in_memory and is_numeric(x))
 
 
 def split_arrays(tasks: TaskDistribution) -> tuple[PyTree, Callable[[PyTree], TaskDistribution]]:

@@ -211,6 +211,8 @@ def is_numeric(x: Any) -> bool:
     """Whether a leaf is an array of numbers, of any library, and not of keys, text or Python objects."""
     if isinstance(x, jax.Array):
         return not jnp.issubdtype(x.dtype, jax.dtypes.extended)
+    if isinstance(x, np.ndarray | np.generic):
+        return jnp.isdtype(x.dtype, ("bool", "numeric"))
     return hasattr(x, "dtype") and getattr(x.dtype, "kind", "f") not in "OSUmM"
 
 
