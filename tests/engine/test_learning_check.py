@@ -138,9 +138,14 @@ WEIGHTS = {"w": jnp.ones((2, 1))}
     [
         (WEIGHTS, Task(LINE.support, MASKED), "pass the support set alone, `task.support`"),
         (meta_sgd(line, INNER).init(WEIGHTS), LINE.support, "without step sizes, `meta_params.model`"),
+        (
+            {"w": jnp.ones((4, 1))},
+            (jnp.ones((3, 4, 2)), jnp.ones((3, 4, 1))),
+            "that it expects; use jax.vmap if these are several tasks",
+        ),
         (WEIGHTS, MASKED, r"True, \.\.\.; give the mask as an array, np.asarray\(mask\)"),
     ],
-    ids=["a task", "step sizes", "a list for a mask"],
+    ids=["a task", "step sizes", "several tasks", "a list for a mask"],
 )
 def test_what_adapt_does_not_take(params: Any, data: Any, told: str):
     with pytest.raises(InnerloopError, match=told):

@@ -11,12 +11,12 @@ from innerloop.nn.losses import (
     accuracy,
     binary_cross_entropy,
     cross_entropy,
-    mean_over_examples,
     mean_squared_error,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
     squared_error,
 )
+from innerloop.nn.masks import mean_over_examples
 
 
 def test_squared_error():

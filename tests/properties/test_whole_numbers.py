@@ -114,6 +114,10 @@ REFUSED |= {
 }
 BATCH = "give innerloop.Batch(inputs, targets), or write a `loss_fn(params, batch)` for batches of your own."
 TRACED = "compute it with jax.numpy, without float(), bool() or `if` on values of arrays."
+NO_SCORES = (
+    "the scores must have shape [examples, ways], got (4, 1, 3); return one row of scores per example; use "
+    "jax.vmap if these are several tasks."
+)
 SHAPES = "got a batch of float32[2,1], float32[2,1]"
 KEY = "`key` must be a single jax.random key, got 5; pass jax.random.key(0)."
 REFUSED |= {
@@ -221,6 +225,8 @@ REFUSED |= {
     "il.partition(params, key)": "select: is not a selection of parameters, got Array((), dtype=key<fry>) overlaying: "
     "[0 "
     "0]; give a name like 'head', a pattern like '**/bias', several of these, or a function of the path.",
+    "innerloop.nn.losses.softmax_cross_entropy(jnp.ones((4, 1, 3)), jnp.zeros(4, int))": f"loss: {NO_SCORES}",
+    "innerloop.nn.losses.accuracy(jnp.ones((4, 1, 3)), jnp.zeros(4, int))": f"accuracy: {NO_SCORES}",
     "innerloop.nn.losses.squared_error(jnp.ones(2), jnp.ones(2), [True, False])": "loss: the mask must be an array, "
     "got list; give the mask as an array, np.asarray(mask).",
     "il.Learner(params, algorithm, shape=5)": "Learner: `shape` must be the shape of one example, got 5; give a tuple "

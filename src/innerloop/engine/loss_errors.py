@@ -113,4 +113,6 @@ def _advice(error: Exception, leaves: Sequence[Any]) -> str:
         return "compute it with jax.numpy, without float(), bool() or `if` on values of arrays"
     if not all(is_numeric(leaf) and np.ndim(leaf) for leaf in leaves):
         return "give a batch of arrays of numbers, each with one row per example"
-    return "give the shapes and the structure that it expects"
+    stacked = len({np.shape(leaf)[:2] for leaf in leaves}) == 1 and min(map(np.ndim, leaves)) > 1
+    vmap = "; use jax.vmap if these are several tasks" if stacked and max(map(np.ndim, leaves)) > 2 else ""
+    return f"give the shapes and the structure that it expects{vmap}"

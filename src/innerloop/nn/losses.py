@@ -15,13 +15,10 @@ from innerloop.engine.model_state import fresh_state
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
+from innerloop.nn.masks import Mask, masked_targets, mean_over_examples
 
 Apply = Callable[..., PyTree]
 """`apply(params, inputs) -> outputs`; models with batch normalisation may take a keyword `reference`."""
-
-
-Mask = Array | None
-"""Which examples count, `[examples]` bool, or their weights, `[examples]` numbers of 0 or more; None: all equally."""
 
 
 def call(params: Params, inputs: PyTree, **keywords: object) -> Array:
@@ -40,53 +37,12 @@ def _check_targets(targets: Array, shape: tuple[int, ...], who: str = "loss") ->
         raise InnerloopError(who, f"targets must have shape {shape}", got=jnp.shape(targets), hint=hint)
 
 
-def _check_mask(mask: Array, examples: int) -> None:
-    """Raise InnerloopError for a mask that is no array, or of another shape, which would be broadcast."""
-    if not hasattr(mask, "dtype"):
-        hint = "give the mask as an array, np.asarray(mask)"
-        raise InnerloopError("loss", "the mask must be an array", got=type(mask).__name__, hint=hint)
-    if mask.shape != (examples,):
-        wrong = f"the mask must have shape {(examples,)}"
-        hint = "pass mask[:, 0], for example" if mask.ndim == 2 else "give one value per example"
-        raise InnerloopError("loss", wrong, got=mask.shape, hint=hint)
-
-
-def mean_over_examples(values: Float[Array, " examples"], mask: Mask = None) -> Float[Array, ""]:
-    """The mean of the values that count, weighted if the mask holds weights; 0 if none counts.
-
-    Args:
-        values: one value per example.
-        mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: all count equally). An
-            example of weight 0 does not count, even if its value is NaN. The gradient of its weight is exact, also if
-            all weights are 0 (the result is then their weighted sum), but 0 if its value is not finite.
-
-    Raises:
-        InnerloopError: the mask has another shape.
-    """
-    if mask is None:
-        return jnp.mean(values)
-    _check_mask(mask, len(values))
-    if mask.dtype == jnp.bool_:
-        return jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(jnp.sum(mask), 1)
-    # float16 cannot hold a count above 65504.
-    weights = mask.astype(jnp.promote_types(values.dtype, jnp.float32))
-    total = jnp.sum(weights)
-    given = jnp.where((mask != 0) | jnp.isfinite(values), values, 0)
-    return (jnp.sum(weights * given) / jnp.where(total == 0, 1, total)).astype(values.dtype)
-
-
-def _masked_targets(targets: Array, mask: Mask, known: Callable[[Array], Array] = jnp.isfinite) -> Array:
-    """The targets, with 0 for those that do not count: they may be NaN, and so would be the gradient.
-
-    Those of weight 0 stay if they are `known`: the gradient of the weight depends on them.
-    """
-    if mask is None:
-        return jnp.asarray(targets)
-    _check_mask(mask, len(targets))
-    keep = mask.reshape(-1, *[1] * (targets.ndim - 1))
-    if mask.dtype != jnp.bool_:
-        keep = (keep != 0) | known(targets)
-    return jnp.where(keep, targets, jnp.zeros((), targets.dtype))
+def _check_scores(scores: Array, targets: Array, who: str) -> None:
+    """Raise InnerloopError unless every example has one score for each class, and one target."""
+    if scores.ndim != 2:
+        hint = "return one row of scores per example; use jax.vmap if these are several tasks"
+        raise InnerloopError(who, "the scores must have shape [examples, ways]", got=scores.shape, hint=hint)
+    _check_targets(targets, scores.shape[:1], who)
 
 
 def squared_error(outputs: Array, targets: Array, mask: Mask = None) -> Float[Array, ""]:
@@ -101,7 +57,7 @@ def squared_error(outputs: Array, targets: Array, mask: Mask = None) -> Float[Ar
         InnerloopError: the shapes differ, or that of the mask.
     """
     _check_targets(targets, outputs.shape)
-    errors = jnp.square(outputs - _masked_targets(targets, mask))
+    errors = jnp.square(outputs - masked_targets(targets, mask))
     return mean_over_examples(jnp.sum(errors.reshape(errors.shape[0], -1), axis=-1), mask)
 
 
@@ -130,11 +86,11 @@ def softmax_cross_entropy(
         mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: equally).
 
     Raises:
-        InnerloopError: the targets or the mask do not have the shape `[examples]`.
+        InnerloopError: the scores, the targets or the mask have another shape.
     """
-    _check_targets(targets, scores.shape[:1])
+    _check_scores(scores, targets, "loss")
     is_class = lambda targets: _is_class(targets, scores.shape[-1])
-    targets = _masked_targets(targets, mask, is_class)
+    targets = masked_targets(targets, mask, is_class)
     numbers, known = targets.astype(jnp.int32), is_class(targets)
     # The scores become NaN too, or the gradient would be finite.
     log_f = jax.nn.log_softmax(scores * jnp.where(known, 1.0, jnp.nan)[:, None].astype(scores.dtype))
@@ -155,7 +111,7 @@ def sigmoid_cross_entropy(scores: Array, targets: Array, mask: Mask = None) -> F
         InnerloopError: the shapes differ, or that of the mask.
     """
     _check_targets(targets, scores.shape)
-    targets = _masked_targets(targets, mask, _is_probability)
+    targets = masked_targets(targets, mask, _is_probability)
     losses = optax.sigmoid_binary_cross_entropy(scores, targets.astype(scores.dtype))
     losses = losses * jnp.where(_is_probability(targets), 1.0, jnp.nan).astype(losses.dtype)
     if mask is None:
@@ -285,8 +241,8 @@ def accuracy(scores: Float[Array, "examples ways"], targets: Array, mask: Mask =
         mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: equally).
 
     Raises:
-        InnerloopError: the targets or the mask do not have the shape `[examples]`.
+        InnerloopError: the scores, the targets or the mask have another shape.
     """
-    _check_targets(targets, scores.shape[:1], "accuracy")
+    _check_scores(scores, targets, "accuracy")
     right = (jnp.argmax(scores, axis=-1) == targets).astype(jnp.float32)
     return mean_over_examples(jnp.where(jnp.isfinite(jnp.max(scores, axis=-1)), right, jnp.nan), mask)
