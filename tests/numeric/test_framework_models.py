@@ -75,8 +75,8 @@ def equinox_case() -> Case:
 
     def by_hand(x, y):
         (model, state), losses = make(), []
+        graded = eqx.filter_jit(eqx.filter_value_and_grad(equinox_loss, has_aux=True))
         for i in range(STEPS):
-            graded = eqx.filter_value_and_grad(equinox_loss, has_aux=True)
             (loss, (state, _)), grads = graded(model, Batch(x, y), jax.random.fold_in(KEY, i), state)
             model = eqx.apply_updates(model, jax.tree.map(lambda g: -RATE * g, grads))
             losses.append(loss)
@@ -119,9 +119,10 @@ def nnx_case() -> Case:
 
     def by_hand(x, y):
         model, losses = make(), []
+        graded = nnx.jit(nnx.value_and_grad(loss_of, has_aux=True))
         for i in range(STEPS):
             nnx.reseed(model, dropout=jax.random.fold_in(KEY, i))
-            (loss, _), grads = nnx.value_and_grad(loss_of, has_aux=True)(model, Batch(x, y))
+            (loss, _), grads = graded(model, Batch(x, y))
             moved = jax.tree.map(lambda p, g: p - RATE * g, nnx.state(model, nnx.Param), grads)
             nnx.update(model, moved)
             losses.append(loss)
@@ -181,7 +182,7 @@ def test_the_same_key_gives_the_same_bits_and_another_other_ones(case: Case):
 
 
 def test_the_outer_loop_takes_the_mean_and_resumes(case: Case):
-    """On one device: two updates at once, one after the other, and by the meta-gradients of the tasks."""
+    """Two updates at once on one device, one after the other on two, and by the meta-gradients of the tasks."""
     algorithm, tasks = maml(case.loss, INNER), Tasks()
     make = partial(OuterLoop, algorithm, optax.sgd(0.1), tasks, meta_batch=2)
     loop = make(mesh=task_mesh(2, jax.devices()[:1]))
@@ -193,10 +194,10 @@ def test_the_outer_loop_takes_the_mean_and_resumes(case: Case):
         expected = jax.tree.map(lambda p, *g: p - 0.1 * sum(g) / 2, expected, *grads)
     same(together.params, expected)
     assert info.aux.shape == (2, 8, WIDTH)
-    first, _ = loop.run(loop.init(case.params, KEY), 1)
-    resumed, _ = loop.run(first, 1)
-    on_two, _ = make().run(loop.init(case.params, KEY), 2)
-    same((resumed.params, on_two.params), (expected, expected))
+    on_two = make()
+    first, _ = on_two.run(loop.init(case.params, KEY), 1)
+    resumed, _ = on_two.run(first, 1)
+    same(resumed.params, expected)
 
 
 def test_evaluation_starts_every_task_from_the_initial_statistics(case: Case):
@@ -222,8 +223,8 @@ def test_recurrent_layers_of_flax():
     task = Task(*(Batch(x, x) for x in normal(2)(2, 2, 5, 3)))
     algorithm = maml(loss, INNER)
     assert algorithm.meta_grad(params, task)[1].inner_losses.shape == (STEPS,)
-    by_hand = params
+    by_hand, slope = params, jax.jit(jax.grad(loss))
     for _ in range(STEPS):
-        grads = jax.grad(loss)(by_hand, task.support)
+        grads = slope(by_hand, task.support)
         by_hand = jax.tree.map(lambda p, g: p - RATE * g, by_hand, grads)
     same(algorithm.adapt(params, task.support), by_hand, 1e-6)

@@ -119,9 +119,8 @@ def imaml_by_hand(meta: Any, task: Task) -> Any:
     """The solution by Newton's method, and the system by its dense matrix, one number after the other."""
     theta, back = jax.flatten_util.ravel_pytree(meta)
     loss = lambda w: SQUARES(back(w), task.support) + PROXIMAL / 2 * jnp.sum(jnp.square(w - theta))
-    w = theta
-    for _ in range(30):
-        w = w - jnp.linalg.solve(jax.hessian(loss)(w), jax.grad(loss)(w))
+    newton = lambda _, w: w - jnp.linalg.solve(jax.hessian(loss)(w), jax.grad(loss)(w))
+    w = jax.lax.fori_loop(0, 30, newton, theta)
     v = jax.grad(lambda w: SQUARES(back(w), task.query))(w)
     return back(jnp.linalg.solve(jax.hessian(loss)(w) / PROXIMAL, v))
 
