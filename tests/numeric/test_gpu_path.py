@@ -29,5 +29,5 @@ def of_the_cpu():
 def test_a_batch_of_meta_gradients_is_that_of_the_cpu(
     derivative, of_the_cpu, monkeypatch: pytest.MonkeyPatch
 ):
-    """Four convolutional layers with normalisation and pooling, three tasks at once."""
+    """Two convolutional layers with normalisation and pooling, three tasks at once."""
     assert_close(gradients("gpu", derivative, monkeypatch), of_the_cpu)

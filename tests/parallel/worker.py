@@ -1,4 +1,4 @@
-"""One of several processes, in float64: meta-gradients, 50 meta-steps and an evaluation, written by the first.
+"""One of several processes, in float64: meta-gradients, 20 meta-steps and an evaluation, written by the first.
 
 worker.py COUNT INDEX PORT FILE [DEVICES ...]: alone, on each of these numbers of devices, else with the others on all.
 """
@@ -21,7 +21,7 @@ from innerloop.parallel.mesh import task_mesh
 from innerloop.tasks import Sinusoid, StreamedEpisodes, StreamedOuterLoop
 from innerloop.tasks.class_arrays import ClassArrays
 
-TASKS, STEPS, RATE = 8, 50, 0.02
+TASKS, STEPS, RATE = 8, 20, 0.02
 ALGORITHM = maml(mean_squared_error(), InnerLoop(optax.sgd(0.05), 1))
 WAVES = Sinusoid(5, 5)
 
@@ -31,7 +31,7 @@ def leaves(tree):
 
 
 def ran(mesh):
-    """The first meta-gradient, the parameters after 50 meta-steps, and what was seen."""
+    """The first meta-gradient, the parameters after 20 meta-steps, and what was seen."""
     params, optimizer = MLP(1, 1, hidden=(8,), key=jax.random.key(0)), optax.sgd(RATE)
     loop = OuterLoop(ALGORITHM, optimizer, WAVES, meta_batch=TASKS, mesh=mesh)
     state, info = loop.run(loop.init(params, jax.random.key(1)), 1)
