@@ -187,8 +187,9 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("name", RIGHT)
-@pytest.mark.parametrize("key", [KEY, jax.random.PRNGKey(0)], ids=["new key", "old key"])
+@pytest.mark.parametrize(
+    ("name", "key"), [*((name, KEY) for name in RIGHT), ("plain", jax.random.PRNGKey(0))]
+)
 def test_every_kind_of_object_is_a_distribution(name: str, key: jax.Array):
     """The tasks are those of the same numbers drawn by hand, in training and evaluation."""
     score = lambda params, task: {"slope": task.query.targets[-1, 0]}

@@ -129,17 +129,17 @@ def test_few_conjugate_gradients_are_not_the_solution():
 def test_residuals_say_what_has_not_converged(steps: int, cg_steps: int, advice: str):
     """Those of a quadratic by hand: with one conjugate gradient, x = v (v'v / v'Mv)."""
     theta, task = problem()
-    (a, c), (b, d) = task
     algorithm = imaml(loss, InnerLoop(optax.sgd(0.2), steps), proximal=0.5, cg_steps=cg_steps)
     inner, system = algorithm.residuals(theta, task)
-    w = theta
+    start, ((a, c), (b, d)) = jax.tree.map(np.asarray, (theta, task))
+    w = start
     for _ in range(steps):
-        w = w - 0.2 * (a @ (w - c) + 0.5 * (w - theta))
-    norm = jnp.linalg.norm
+        w = w - 0.2 * (a @ (w - c) + 0.5 * (w - start))
+    norm = np.linalg.norm
     np.testing.assert_allclose(
-        inner, norm(a @ (w - c) + 0.5 * (w - theta)) / norm(a @ (theta - c)), rtol=1e-6, atol=1e-14
+        inner, norm(a @ (w - c) + 0.5 * (w - start)) / norm(a @ (start - c)), rtol=1e-6, atol=1e-14
     )
-    v, matrix = b @ (w - d), jnp.eye(SIZE) + a / 0.5
+    v, matrix = b @ (w - d), np.eye(SIZE) + a / 0.5
     residual = norm(matrix @ v * (v @ v) / (v @ matrix @ v) - v) / norm(v)
     np.testing.assert_allclose(system, residual if cg_steps == 1 else 0, rtol=1e-12, atol=1e-12)
     assert f"imaml has not converged (relative residuals: inner loop {inner:.1g}" in (

@@ -35,9 +35,9 @@ def test_every_derivative(axes: tuple, examples: int, inputs: int, outputs: int)
         draw(*size) if axis is None else draw(*size[:axis], TASKS, *size[axis:])
         for size, axis in zip(sizes, axes, strict=True)
     ]
-    compiled = lambda f: f if axes == (None, None) else jax.jit(jax.vmap(f, axes))
-    of = lambda product: compiled(lambda x, w: derivatives(product, x, w))(*arrays)
-    same(of(linear), of(jnp.matmul))
+    batched = lambda f: f if axes == (None, None) else jax.jit(jax.vmap(f, axes))
+    of = lambda product: batched(lambda x, w: derivatives(product, x, w))
+    same(of(linear)(*arrays), jax.jit(of(jnp.matmul))(*arrays))
 
 
 def test_two_axes_of_tasks():
