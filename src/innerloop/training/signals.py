@@ -55,6 +55,8 @@ class Guard:
         self.received_at: float | None = None
         self.phase = 0
         self.rescue: Callable[[int], Exception] | None = None
+        self.undo: Callable[[], object] = lambda: None
+        """Removes what a run wrote, if the process is ended before the run has anything to save."""
         self.outcome: BaseException | None = None
         self.report_stopped: Callable[[Stopped], object] = print_error
         self.lock = threading.Lock()
@@ -120,6 +122,8 @@ class Guard:
                 return
             outcome = self.rescued() if self.is_saving else Interrupted(self.number)
             if self.owns_process:
+                if not self.is_saving:
+                    with_timeout(self.undo)
                 report: Any = self.report_stopped if isinstance(outcome, Stopped) else print_error
                 with_timeout(lambda: report(outcome))
                 with_timeout(restore_terminal)
@@ -145,6 +149,15 @@ class Guard:
             finally:
                 self.is_saving = False
                 self.next_phase()
+
+    @contextmanager
+    def undoing(self, undo: Callable[[], object]) -> Iterator[None]:
+        """Within, outside of `saving`, `undo()` is called if the main thread does not end in time."""
+        before, self.undo = self.undo, undo
+        try:
+            yield
+        finally:
+            self.undo = before
 
     @contextmanager
     def computing(self) -> Iterator[None]:

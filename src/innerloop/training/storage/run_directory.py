@@ -7,7 +7,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -132,20 +132,25 @@ class RunFolder(RunLog):
         return any(self.checkpoints.glob("[0-9]*"))
 
     @contextmanager
-    def undone_unless_resumable(self, new: bool) -> Iterator[None]:
+    def undone_unless_resumable(self, new: bool) -> Iterator[Callable[[], None]]:
         """Create the folder, and undo what a new run wrote if it fails or is interrupted before its first checkpoint.
 
         The same command can then be tried again. A run whose checkpoint could not be written is kept: it can be resumed
-        once there is room on the disk.
+        once there is room on the disk. Yields the function that undoes it, for another thread that ends the process.
         """
+
+        def undo() -> None:
+            if new and not self.has_checkpoint():
+                self.undo()
+
         if new:
             self.check_new()
         try:
             self.make()
-            yield
+            yield undo
         except BaseException as error:
-            if new and not self.has_checkpoint() and not isinstance(error, NotWritten):
-                self.undo()
+            if not isinstance(error, NotWritten):
+                undo()
             raise
 
     def config(self) -> Config:
