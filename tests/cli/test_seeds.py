@@ -22,7 +22,7 @@ from innerloop.cli.at_once import ParallelRunner
 from innerloop.cli.seeds import Job, seeds_of
 from innerloop.errors import InnerloopError
 from innerloop.report import measurements
-from innerloop.training.signals import NUMBERS
+from innerloop.training.signal_listener import NUMBERS
 from innerloop.training.storage.run_directory import RunFolder
 
 SHORT = ("--outer.meta-steps", "4", "--outer.log-every", "2", "--evaluation.validation-tasks", "4")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from innerloop.config.data_settings import for_dataset
+from innerloop.config.data_settings import check_read, for_dataset
 from innerloop.config.presets.published import PAPER_LENGTH
 from innerloop.config.presets.recipes import RECIPES
 from innerloop.config.presets.registry import all_presets, preset
@@ -247,6 +247,17 @@ def test_an_unknown_word_is_told_by_the_library_itself():
 def test_offloading_without_checkpoints_is_refused():
     with pytest.raises(InnerloopError, match=r"inner\.offload: there are no checkpoints to offload"):
         InnerConfig(steps=100, offload=True)
+
+
+@pytest.mark.parametrize("section", ["inner", "evaluation"])
+def test_policies_take_no_minibatches(section: str):
+    walks = preset("navigation-maml-trpo")
+    check_read(walks)
+    small = replace(walks, **{section: replace(getattr(walks, section), minibatch=5)})
+    with pytest.raises(
+        InnerloopError, match=f"{section}.minibatch: .* trajectories, got 5; leave it at None"
+    ):
+        check_read(small)
 
 
 def test_classes_are_counted_only_where_there_are_classes():

@@ -44,10 +44,11 @@ def waves(tiny: Config) -> Config:
 
 @pytest.fixture(scope="module")
 def whole(waves: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of `waves` that was never interrupted, however it was cut."""
+    """A run of `waves` that was never interrupted, in dispatches that are as long as possible."""
     folder = tmp_path_factory.mktemp("blocks") / "whole"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(task_draws, "AHEAD_BYTES", 0)
+        patch.setattr(pace, "TARGET_SECONDS", 1e6)
         train(waves, folder)
     return folder
 
@@ -58,9 +59,9 @@ def walks() -> Config:
     base = preset("navigation-maml-trpo")
     return replace(
         base,
-        model=replace(base.model, hidden=(4, 4)),
+        model=replace(base.model, hidden=(4,)),
         outer=replace(
-            base.outer, meta_steps=6, meta_batch=2, log_every=6, validate_every=6, checkpoint_every=6
+            base.outer, meta_steps=6, meta_batch=2, log_every=6, validate_every=0, checkpoint_every=6
         ),
         evaluation=EvaluationConfig(tasks=2, steps=1, validation_tasks=2),
         rl=replace(base.rl, outer="gradient", trajectories=2, test_trajectories=2, horizon=5),
@@ -84,20 +85,37 @@ def signal_in_dispatch(number: int, monkeypatch: pytest.MonkeyPatch, wait: Path 
     return lengths
 
 
-@pytest.mark.parametrize("kind", ["waves", "walks"])
-def test_a_signal_within_a_block_saves_there(kind, request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """At meta-step 4 of a block of 6; the resumed run has the bits and the metrics of one without a signal."""
-    config = request.getfixturevalue(kind)
-    train(config, tmp_path / "whole")
+def stopped_at_four(config: Config, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was stopped in the middle of its first block."""
     with monkeypatch.context() as patch:
         lengths = signal_in_dispatch(4, patch)
         with pytest.raises(Stopped, match="stopped at meta-step 4; state saved"):
-            train(config, tmp_path / "run")
+            train(config, folder)
     assert lengths == [1, 1, 1, 1]
-    assert checkpoint_manager.manager(tmp_path / "run" / "checkpoints").all_steps() == [4]
-    assert RunFolder(tmp_path / "run").metrics() == []
+    assert checkpoint_manager.manager(folder / "checkpoints").all_steps() == [4]
+    assert RunFolder(folder).metrics() == []
+
+
+def test_a_policy_that_is_stopped_within_a_block(walks: Config, tmp_path: Path, monkeypatch):
+    """The resumed run has the bits and the metrics of one without a signal."""
+    train(walks, tmp_path / "whole")
+    stopped_at_four(walks, tmp_path / "run", monkeypatch)
     train(None, tmp_path / "run", resume=True)
     same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_run_that_is_stopped_within_a_block_may_end_there(
+    waves: Config, whole: Path, tmp_path: Path, monkeypatch
+):
+    """It logs the block as a run of this length does, once; made longer again, it goes on with the block."""
+    four = replace(waves, outer=replace(waves.outer, meta_steps=4))
+    train(four, tmp_path / "four")
+    stopped_at_four(waves, tmp_path / "run", monkeypatch)
+    for _ in range(2):
+        train(four, tmp_path / "run", resume=True)
+        same_run(tmp_path / "run", tmp_path / "four")
+    train(waves, tmp_path / "run", resume=True)
+    same_run(tmp_path / "run", whole)
 
 
 def test_a_dispatch_that_takes_long_is_given_up_within_a_block(
@@ -129,14 +147,14 @@ def test_a_lost_record_of_a_block_costs_its_first_values_alone(
     assert a[1] == b[1]
 
 
-def test_one_program_and_the_same_bits_however_a_training_is_cut(waves: Config, tmp_path: Path, monkeypatch):
+def test_one_program_and_the_same_bits_however_a_training_is_cut(
+    waves: Config, whole: Path, tmp_path: Path, monkeypatch
+):
     made, own = [], MeshLoop.program
     monkeypatch.setattr(MeshLoop, "program", lambda self, steps: made.append(steps) or own(self, steps))
     train(waves, tmp_path / "cut")
-    monkeypatch.setattr(pace, "TARGET_SECONDS", 1e6)
-    train(waves, tmp_path / "whole")
-    same_run(tmp_path / "cut", tmp_path / "whole")
-    assert made == [6, 6]
+    same_run(tmp_path / "cut", whole)
+    assert made == [6]
 
 
 def test_a_last_block_that_is_shorter_needs_no_program_of_its_own(waves: Config, tmp_path: Path, monkeypatch):

@@ -34,7 +34,7 @@ from innerloop.training.fit_recorder import best_so_far
 from innerloop.training.loop import Progress
 from innerloop.training.signals import Stopped
 from innerloop.training.storage import checkpoint_manager, own_weights
-from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.storage.run_directory import RunFile, RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -124,20 +124,19 @@ class Ending(il.Callback):
 
 
 def test_what_a_callback_does_at_the_end_hides_no_error(tmp_path: Path):
-    fails = Seen(2, lambda: 1 // 0)
-    truthy = inspect.unwrap(Ending.on_end)
+    fails, truthy = Seen(2, lambda: 1 // 0), inspect.unwrap(Ending.on_end)
+    ending = type("True", (Ending,), {"on_end": truthy})(lambda: True)
+    plain: dict[str, Any] = {"validation": None, "meta_steps": 2}
     with pytest.raises(ZeroDivisionError):
-        fitted(
-            tmp_path / "truthy", callbacks=[fails, type("True", (Ending,), {"on_end": truthy})(lambda: True)]
-        )
+        fitted(tmp_path / "truthy", **plain, callbacks=[fails, ending])
     raising = Ending(lambda: [][0])
     with (
         pytest.warns(UserWarning, match=r"`Ending.on_end` raised IndexError \(list index"),
         pytest.raises(ZeroDivisionError),
     ):
-        fitted(tmp_path / "raising", callbacks=[fails, raising])
+        fitted(tmp_path / "raising", **plain, callbacks=[fails, raising])
     with pytest.raises(IndexError):
-        fitted(tmp_path / "alone", meta_steps=2, callbacks=[raising])
+        fitted(tmp_path / "alone", **plain, callbacks=[raising])
 
 
 def test_a_first_attempt_that_fails_leaves_nothing_behind(tmp_path: Path):
@@ -369,7 +368,7 @@ def test_divergence_is_told_where_it_happened(tmp_path: Path):
     with pytest.raises(
         InnerloopError, match=r"^fit: the run diverged at meta-step 1, in inner step \d+ of task 0 .*"
     ):
-        fitted(tmp_path / "inner", algorithm=algorithm(rate=1e12, steps=20))
+        fitted(tmp_path / "inner", algorithm=algorithm(rate=1e12, steps=9), validation=None)
     assert not (tmp_path / "inner").exists()
     with pytest.raises(
         InnerloopError, match=r"diverged at meta-step (\d+), in .*that of the optimizer; the last good"
@@ -377,7 +376,7 @@ def test_divergence_is_told_where_it_happened(tmp_path: Path):
         fitted(tmp_path / "outer", optimizer=optax.sgd(1e6), log_every=1, checkpoint_every=1, validation=None)
     overflow = optax.chain(optax.sgd(1.0), optax.scale(1e38), optax.scale(1e38))
     with pytest.raises(InnerloopError, match=r"diverged at meta-step 1, in the outer update of `layers/"):
-        fitted(tmp_path / "update", optimizer=overflow, log_every=1)
+        fitted(tmp_path / "update", optimizer=overflow, log_every=1, validation=None)
 
 
 @pytest.mark.parametrize(
@@ -445,28 +444,36 @@ def waves(step: int) -> Iterator[il.Task]:
         yield jax.vmap(il.Sinusoid().sample)(keys)
 
 
-def test_meta_batches_by_a_function_of_the_step_are_resumed_to_the_bit(tmp_path: Path):
-    fitted(tmp_path / "whole", tasks=waves)
+@pytest.fixture(scope="module")
+def waved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on these meta-batches that was never interrupted."""
+    return fitted(tmp_path_factory.mktemp("runs") / "waved", tasks=waves).folder
+
+
+def test_meta_batches_by_a_function_of_the_step_are_resumed_to_the_bit(waved: Path, tmp_path: Path):
     fitted(tmp_path / "iterator", tasks=waves(0))
-    same_run(tmp_path / "whole", tmp_path / "iterator")
+    same_run(waved, tmp_path / "iterator")
     with pytest.raises(ZeroDivisionError):
         fitted(tmp_path / "run", tasks=waves, callbacks=[Seen(6, lambda: 1 // 0)])
     fitted(tmp_path / "run", tasks=waves, resume=True)
-    same_run(tmp_path / "run", tmp_path / "whole")
+    same_run(tmp_path / "run", waved)
     with pytest.raises(
         InnerloopError, match=r"an iterator cannot be resumed exactly.*a function `tasks\(step\)`"
     ):
         fitted(tmp_path / "iterator", tasks=waves(0), meta_steps=14, resume=True)
+    killed = RunFolder(tmp_path / "killed")  # before its first checkpoint
+    killed.begin(RunFile.FIT, (tmp_path / "iterator" / RunFile.FIT).read_text())
+    fitted(killed.path, tasks=waves(0), resume=True)
+    same_run(killed.path, tmp_path / "iterator")
 
 
-def test_meta_batches_that_end_leave_the_last_good_state(tmp_path: Path):
+def test_meta_batches_that_end_leave_the_last_good_state(waved: Path, tmp_path: Path):
     few = lambda step: islice(waves(step), max(7 - step, 0))
     with pytest.raises(InnerloopError, match="the iterator ended after"):
         fitted(tmp_path / "run", tasks=few, checkpoint_every=100)
     assert (checkpoint_manager.manager(tmp_path / "run" / "checkpoints").latest_step() or 0) >= 6
     fitted(tmp_path / "run", tasks=waves, resume=True)
-    fitted(tmp_path / "whole", tasks=waves)
-    same_run(tmp_path / "run", tmp_path / "whole")
+    same_run(tmp_path / "run", waved)
 
 
 def test_streamed_episodes_are_resumed_to_the_bit(tmp_path: Path):

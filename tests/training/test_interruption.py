@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from innerloop.config.schema import Config
+from innerloop.engine.mesh_loop import MeshLoop
+from innerloop.training import signals
 from innerloop.training.loop import Progress
-from innerloop.training.signals import Stopped, graceful_shutdown
+from innerloop.training.signals import Guard, Interrupted, Stopped, graceful_shutdown
 from innerloop.training.storage import checkpoint_manager, weights
 from innerloop.training.train import train
 
@@ -53,6 +55,26 @@ def test_a_signal_saves_and_a_resumed_run_is_the_same(
 def test_a_signal_at_the_last_step_ends_the_run(tiny: Config, finished: Path, tmp_path: Path):
     train(tiny, tmp_path / "run", on_progress=stop_at(12))
     same_run(tmp_path / "run", finished)
+
+
+def test_a_process_that_is_ended_while_it_compiles_leaves_no_folder(
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """By another thread, as the main thread is stuck; what it would have left is looked at in its last moment."""
+    guard, left = Guard(owns_process=True), []
+    monkeypatch.setattr(signals, "OWN", [guard])
+    monkeypatch.setattr(os, "_exit", lambda code: left.append((code, list(tmp_path.iterdir()))))
+
+    def stuck(*given: object) -> None:
+        guard.number = signal.SIGINT
+        assert (tmp_path / "run" / "config.json").exists()
+        guard.on_timeout(guard.phase)
+        raise Interrupted(guard.number)
+
+    monkeypatch.setattr(MeshLoop, "start", stuck)
+    with pytest.raises(Interrupted):
+        train(tiny, tmp_path / "run")
+    assert left == [(130, [])]
 
 
 def test_a_second_signal_acts_at_once():

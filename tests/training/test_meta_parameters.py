@@ -1,5 +1,7 @@
 """Algorithms whose meta-parameters, settings or starts are more than MAML's: trained, resumed, measured, used."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,29 +109,40 @@ def test_the_schedule_follows_the_updates(runs: dict[str, Path], tmp_path: Path)
     assert any(not np.array_equal(ended[0][path], ended[1][path]) for path in ended[0])
 
 
+@pytest.fixture(scope="module")
+def adapt(runs: dict[str, Path]) -> dict[str, Callable[..., Any]]:
+    """The adaptation of each, compiled once for all tests."""
+    experiments = {name: supervised(load_trained(folder).experiment) for name, folder in runs.items()}
+    return {name: jax.jit(experiment.test_algorithm.adapt) for name, experiment in experiments.items()}
+
+
 @pytest.mark.parametrize("name", INNER)
-def test_a_run_is_measured_by_its_algorithm(name: str, runs: dict[str, Path]):
+def test_a_run_is_measured_by_its_algorithm(
+    name: str, runs: dict[str, Path], adapt: dict[str, Callable[..., Any]], capsys
+):
     """The curve of the command is that of `adapt` on the same tasks."""
-    trained = load_trained(runs[name])
-    found = measure(trained, tasks=4)
+    assert main(["evaluate", str(runs[name]), "--tasks", "4", "--json"]) == 0
+    found, trained = json.loads(capsys.readouterr().out), load_trained(runs[name])
+    assert found["algorithm"] == trained.config.algorithm
     experiment = supervised(trained.experiment)
-    adapt, tasks = jax.jit(experiment.test_algorithm.adapt), experiment.held_out_tasks()
+    score, tasks = jax.jit(experiment.score()), experiment.held_out_tasks()
     losses = []
     for number in range(4):
         task = tasks.sample(jax.random.fold_in(jax.random.key(0), number))
-        adapted = adapt(trained.params, task.support)
-        losses.append(experiment.score()(adapted, task)["loss"])
-    np.testing.assert_allclose(found.curves["loss"].mean[-1], np.mean(losses), rtol=1e-4)
+        losses.append(score(adapt[name](trained.params, task.support), task)["loss"])
+    np.testing.assert_allclose(found["curve"]["loss"]["mean"][-1], np.mean(losses), rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", INNER)
-def test_a_learner_adapts_by_the_algorithm(name: str, runs: dict[str, Path], tmp_path: Path):
+def test_a_learner_adapts_by_the_algorithm(
+    name: str, runs: dict[str, Path], adapt: dict[str, Callable[..., Any]], tmp_path: Path
+):
     """From the run's folder, without its data; what it adapted can be kept."""
     learner, trained = Learner.from_pretrained(runs[name]), load_trained(runs[name])
     experiment = supervised(trained.experiment)
     task = experiment.held_out_tasks().sample(jax.random.key(1))
     learner.fit(task.support.inputs, task.support.targets)
-    expected = experiment.test_algorithm.adapt(trained.params, Batch(*task.support))
+    expected = adapt[name](trained.params, Batch(*task.support))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), learner.params_, expected
     )
@@ -153,7 +166,12 @@ def test_layers_can_be_frozen(name: str, runs: dict[str, Path], tmp_path: Path, 
     [("sinusoid-meta-sgd", ()), ("glyphs-5way-1shot-protomaml", ("landscape", "paths", "weights"))],
 )
 def test_experiments_run_on_it(
-    name: str, only: tuple[str, ...], runs: dict[str, Path], tmp_path: Path, monkeypatch: Any
+    name: str,
+    only: tuple[str, ...],
+    runs: dict[str, Path],
+    adapt: dict[str, Callable[..., Any]],
+    tmp_path: Path,
+    monkeypatch: Any,
 ):
     """A line of the landscape begins where a task's inner loop does, and so do its path and its movement."""
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
@@ -170,8 +188,7 @@ def test_experiments_run_on_it(
     np.testing.assert_allclose(at_start, np.mean(expected), rtol=1e-4)
     assert [len(path) for path in found["paths"]["head"]["wide"]] == [3] * 4
     assert all(path[0] == [0.0, 0.0] for path in found["paths"]["head"]["wide"])
-    adapt = jax.jit(experiment.test_algorithm.adapt)
-    ends: list[Any] = [adapt(trained.params, task.support) for task in drawn]
+    ends: list[Any] = [adapt[name](trained.params, task.support) for task in drawn]
     moved = [
         np.linalg.norm(flat(end.head) - flat(start.head)) / np.linalg.norm(flat(start.head))
         for end, start in zip(ends, starts, strict=True)
@@ -249,15 +266,11 @@ def test_a_step_size_at_test_is_refused_where_it_is_learned(runs: dict[str, Path
         measure(load_trained(runs["sinusoid-meta-sgd"]), tasks=4, learning_rate=0.1)
 
 
-@pytest.mark.parametrize("name", INNER)
-def test_the_command(name: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """`evaluate`, and where there are examples of one's own `adapt`."""
-    assert main(["evaluate", str(runs[name]), "--tasks", "4", "--json"]) == 0
-    assert '"algorithm"' in capsys.readouterr().out
-    if name in REGRESSIONS:
-        points = tmp_path / "points.csv"
-        points.write_text("x,y\n" + "".join(f"{x},{np.sin(x):.4f}\n" for x in range(-4, 5)) + "0.5,\n")
-        assert main(["adapt", str(runs[name]), str(points)]) == 0
+@pytest.mark.parametrize("name", REGRESSIONS)
+def test_the_command_adapts_to_points(name: str, runs: dict[str, Path], tmp_path: Path):
+    points = tmp_path / "points.csv"
+    points.write_text("x,y\n" + "".join(f"{x},{np.sin(x):.4f}\n" for x in range(-4, 5)) + "0.5,\n")
+    assert main(["adapt", str(runs[name]), str(points)]) == 0
 
 
 def test_a_diverging_run_names_the_task_at_its_update(tmp_path: Path):

@@ -79,8 +79,13 @@ def test_a_longer_run_has_the_bits_and_the_record_of_one_that_was_long_at_once(
     seven = replace(tiny, outer=replace(tiny.outer, meta_steps=7))
     with pytest.raises(InnerloopError, match="outer.meta_steps: .* already taken 5 meta-steps, got 4"):
         train(replace(tiny, outer=replace(tiny.outer, meta_steps=4)), run.path, resume=True)
-    with pytest.raises(InnerloopError, match="resume: the run in .* has other settings; pass None"):
-        train(replace(seven, seed=7), run.path, resume=True)
+    chunked = replace(seven, outer=replace(seven.outer, chunk=1))
+    for other, told in (
+        (replace(seven, seed=7), "seed: .*, 0, got 7"),
+        (chunked, "outer.chunk: .*, None, got 1"),
+    ):
+        with pytest.raises(InnerloopError, match=f"{told}; leave it out, or start a new run"):
+            train(other, run.path, resume=True)
     for config in (seven, tiny, None):
         state = train(config, run.path, resume=True)
     assert int(state.step) == 12

@@ -57,7 +57,8 @@ def guarded(work: Callable[[], int]) -> int:
 
 
 SETTING = re.compile(
-    r"`((?:data|model|inner|outer|evaluation|rl|distributed)\.[a-z_]+|resume|overwrite|format|data_folder)`"
+    r"`((?:data|model|inner|outer|evaluation|rl|distributed)\.[a-z_]+|algorithm|seed|precision"
+    r"|resume|overwrite|format|data_folder)`"
 )
 """The name of a setting as the library's error messages quote it."""
 

@@ -1,6 +1,5 @@
 """What the arguments of `innerloop train` ask for: the folder and the config of a new or resumed run."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,6 @@ from innerloop.cli.train_arguments import Train, arguments_of, with_settings
 from innerloop.config.data_settings import check_places, check_read
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
-from innerloop.config.serialization import flattened
 from innerloop.errors import InnerloopError
 from innerloop.io.files import check_output_folder
 from innerloop.training.storage.run_directory import RunFolder
@@ -41,7 +39,7 @@ def _check_inputs(config: Config) -> None:
 
     check_settings(config)
     data = config.data
-    check_read(data)
+    check_read(config)
     check_places(data)
     if data.spec.needs_file:
         from innerloop.tasks.datasets.table import check_columns
@@ -69,14 +67,7 @@ def _resumed(folder: Path, arguments: Train, argv: Sequence[str]) -> Config:
     if arguments.preset not in (None, config.name):
         wrong = f"the run in {folder} is of preset {config.name}"
         raise InnerloopError("--resume", wrong, got=repr(arguments.preset), hint="leave out the preset")
-    wanted = absolute(with_settings(config, arguments_of(argv, config)))
-    given = flattened(dataclasses.asdict(wanted))
-    for name, value in flattened(dataclasses.asdict(config)).items():
-        if given[name] != value and name != "outer.meta_steps":
-            wrong, hint = (
-                f"the resumed run keeps its own setting, {value!r}",
-                "leave it out, or start a new run",
-            )
-            raise InnerloopError("--" + name.replace("_", "-"), wrong, got=repr(given[name]), hint=hint)
+    given = absolute(with_settings(config, arguments_of(argv, config)))
+    wanted = resumed_config(RunFolder(folder), given, may_differ=())
     check_places(config.data)
-    return resumed_config(RunFolder(folder), wanted)
+    return wanted

@@ -87,6 +87,16 @@ def check_bounds(settings: object, who: Callable[[str], str]) -> None:
             raise InnerloopError(who(name), wrong, got=_shown(value))
 
 
+class Section:
+    """Base class of settings; checks every number against its annotated bounds."""
+
+    SECTION = ""
+    """Prefix of the names of the fields; not annotated with a type, so that it is not a field itself."""
+
+    def __post_init__(self) -> None:
+        check_bounds(self, lambda name: f"{self.SECTION}{name}")
+
+
 def check_number(who: str, value: object, bounds: Bounds, *, integer: bool = False) -> None:
     """Raise InnerloopError, on behalf of `who`, for a number that is out of bounds."""
     if wrong := wrong_number(value, bounds, integer):

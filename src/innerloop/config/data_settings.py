@@ -1,10 +1,10 @@
-"""Which settings of the data belong to which data set, and which of them it needs."""
+"""Which settings belong to which data set, and which of them it needs."""
 
 import os
 from dataclasses import fields, replace
 from typing import Literal
 
-from innerloop.config.schema import DataConfig
+from innerloop.config.schema import Config, DataConfig
 from innerloop.config.specs import DATASETS
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.files import expanded
@@ -21,8 +21,13 @@ def _foreign(data: DataConfig) -> dict[str, object]:
     return {name: value for name, value in given.items() if value not in plain(name)}
 
 
-def check_read(data: DataConfig) -> None:
+def check_read(config: Config) -> None:
     """Raise InnerloopError for a setting that is given although the data set does not read it, or an unknown split."""
+    data = config.data
+    for name, size in (("inner", config.inner.minibatch), ("evaluation", config.evaluation.minibatch)):
+        if config.reinforcement and size is not None:
+            wrong = "an inner step of a policy reads all of its trajectories"
+            raise InnerloopError(f"{name}.minibatch", wrong, got=size, hint="leave it at None")
     if data.split and data.spec.splits:
         check_choice("data.split", "split", data.split, data.spec.splits)
     for name, value in _foreign(data).items():

@@ -1,7 +1,6 @@
 """The settings of a run as frozen dataclasses; they define the Python API, `--help` and `config.json`."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from innerloop.config.bounds import (
@@ -9,128 +8,25 @@ from innerloop.config.bounds import (
     DEVICES,
     INT32_MAX,
     POSITIVE,
-    POSITIVE_FRACTION,
     SEED,
     STEPS,
     TASKS,
     Bounds,
-    check_bounds,
+    Section,
     check_product,
 )
-from innerloop.config.specs import ALGORITHMS, DATASETS, AlgorithmSpec, DatasetSpec
+from innerloop.config.data_config import DataConfig
+from innerloop.config.rl_config import RLConfig
+from innerloop.config.specs import ALGORITHMS, AlgorithmSpec
 from innerloop.errors import InnerloopError
 
 if TYPE_CHECKING:
     AlgorithmName = str
-    Dataset = str
 else:
     AlgorithmName = Literal[tuple(ALGORITHMS)]
-    Dataset = Literal[tuple(DATASETS)]
 Normalization = Literal["transductive", "inductive", "support"]
 ExportFormat = Literal["onnx", "stablehlo"]
 Precision = Literal["float32", "tf32", "bfloat16"]
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    """The names in a comma-separated text."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-class Section:
-    """Base class of settings; checks every number against its annotated bounds."""
-
-    SECTION = ""
-    """Prefix of the names of the fields; not annotated with a type, so that it is not a field itself."""
-
-    def __post_init__(self) -> None:
-        check_bounds(self, lambda name: f"{self.SECTION}{name}")
-
-
-@dataclass(frozen=True)
-class DataConfig(Section):
-    """The tasks."""
-
-    SECTION = "data."
-
-    dataset: Dataset = "glyphs"
-    """The source of tasks."""
-    ways: Annotated[int, COUNTS] = 5
-    """Classes per episode."""
-    shots: Annotated[int, COUNTS] = 1
-    """Support examples per class at test (sinusoids and tables: per task)."""
-    train_shots: Annotated[int | None, COUNTS] = None
-    """Support examples per class in training; None: as at test (Reptile trains with more)."""
-    queries: Annotated[int, COUNTS] = 1
-    """Query examples per class in training (sinusoids: per task; tables: the maximum per task)."""
-    rotations: bool = False
-    """Turn each class into four, with images rotated by 0, 90, 180 and 270 degrees (Omniglot); see also
-    `evaluation.rotations`."""
-    flip: bool = False
-    """Mirror images at random in training."""
-    crop: Annotated[int, Bounds(0, 4096)] = 0
-    """Shift images at random by up to this many pixels in training."""
-    rotate: Annotated[float, Bounds(0, 180)] = 0.0
-    """Rotate images at random by up to this many degrees in training."""
-    split: str = ""
-    """Published split of the classes; empty: the usual one of the data set."""
-    folder: str = ""
-    """Folder of the images (data sets `folder` and `mini_imagenet`)."""
-    size: Annotated[int, Bounds(0, 4096)] = 0
-    """Side length in pixels to which the images of `folder` are resized; 0: not resized."""
-    background: str = "white"
-    """Background colour for transparent parts of the images of `folder`: a CSS name, or #rrggbb."""
-    min_examples: Annotated[int, Bounds(0, 1_000_000)] = 0
-    """Leave out classes of `folder` with fewer images; 0: keep all."""
-    file: str = ""
-    """Table (data set `table`): a CSV or Parquet file with one row per example."""
-    task: str = ""
-    """Column of `file` with the group of each row; every group is a task."""
-    x: str = ""
-    """Input columns of `file`, separated by commas; empty: all except `task` and `y`."""
-    y: str = ""
-    """Column of `file` to predict, or several separated by commas."""
-    categories: str = ""
-    """Numeric columns of `file` to treat as categories, separated by commas."""
-    missing: Literal["drop", "refuse"] = "drop"
-    """Whether to leave out rows of `file` with a missing value, or to refuse the file."""
-    protocol: Literal["maml", "reptile"] = "maml"
-    """The paper whose sinusoids are used."""
-    oracle: bool = False
-    """Add the task to the input: the amplitude and phase of the sinusoid, the goal of navigation, or the direction or
-    speed of a body."""
-
-    @property
-    def own(self) -> str:
-        """The name of the image folder or of the table; empty for other data."""
-        if self.spec.needs_file:
-            return Path(self.file).name
-        return Path(self.folder).name if self.spec.needs_folder else ""
-
-    @property
-    def training_shots(self) -> int:
-        """Support examples per class in training."""
-        return self.train_shots or self.shots
-
-    @property
-    def augmented(self) -> bool:
-        """Whether images are augmented in training."""
-        return bool(self.flip or self.crop or self.rotate)
-
-    @property
-    def columns(self) -> dict[str, tuple[str, ...]]:
-        """The columns of a table by the setting that names them."""
-        listed = {name: _listed(getattr(self, name)) for name in ("x", "y", "categories")}
-        return {"task": (self.task,) if self.task else ()} | listed
-
-    @property
-    def outputs(self) -> int:
-        """The number of outputs of a model for these tasks."""
-        return self.ways if self.spec.kind == "images" else max(1, len(self.columns["y"]))
-
-    @property
-    def spec(self) -> DatasetSpec:
-        """The data set's row in the table of data sets."""
-        return DATASETS[self.dataset]
 
 
 @dataclass(frozen=True)
@@ -256,46 +152,6 @@ class EvaluationConfig(Section):
     with the support set (inductive), or only the support set (support)."""
     validation_tasks: Annotated[int, TASKS] = 600
     """Tasks in each validation during training."""
-
-
-@dataclass(frozen=True)
-class RLConfig(Section):
-    """Reinforcement learning: sampling, advantages, and the outer step."""
-
-    SECTION = "rl."
-
-    trajectories: Annotated[int, Bounds(2, 1_000_000)] = 20
-    """Trajectories for every inner step and for the query, in training."""
-    test_trajectories: Annotated[int, Bounds(2, 1_000_000)] = 40
-    """Trajectories for every inner step and for the query, at test."""
-    test_restarts: bool = False
-    """At test, when a trajectory ends before the horizon, start another one, up to the horizon."""
-    horizon: Annotated[int, Bounds(1, 1_000_000)] = 100
-    """Number of steps after which a trajectory is cut off."""
-    reward: Literal["distance", "squared"] = "distance"
-    """Reward of navigation: minus the distance (published code), or minus its square (the paper's text)."""
-    discount: Annotated[float, POSITIVE_FRACTION] = 0.99
-    """Discount factor gamma."""
-    gae_lambda: Annotated[float, POSITIVE_FRACTION] = 1.0
-    """Lambda of generalised advantage estimation (GAE); 1: returns minus the baseline."""
-    baseline: Literal["linear", "none"] = "linear"
-    """Baseline of the advantages."""
-    surrogate: Literal["dice", "log_probability", "ratio"] = "dice"
-    """Loss of the inner loop; only dice has the correct second derivative over several steps."""
-    outer: Literal["trpo", "ppo", "gradient"] = "trpo"
-    """Outer step: trust region (trpo), clipped objective (ppo), or the outer optimiser on the meta-gradient."""
-    max_kl: Annotated[float, POSITIVE] = 0.01
-    """TRPO: largest mean KL divergence between adapted policies before and after a step."""
-    fisher_fraction: Annotated[float, POSITIVE_FRACTION] = 1.0
-    """TRPO: fraction of the tasks used to estimate the curvature."""
-    conjugate_gradients: Annotated[int, Bounds(1, 10_000)] = 10
-    """TRPO: conjugate gradient iterations."""
-    clip: Annotated[float, POSITIVE] = 0.2
-    """PPO: clipping range of the probability ratio."""
-    epochs: Annotated[int, Bounds(1, 10_000)] = 5
-    """PPO: gradient steps on the same trajectories."""
-    test_lr_decay: Annotated[float, Bounds(0, 1000)] = 0.5
-    """Size of inner steps after the first at test, relative to the first."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import re
 from innerloop.config.data_settings import check_places
 from innerloop.config.schema import Config, InnerConfig
 from innerloop.config.specs import SETTINGS
+from innerloop.engine.chunking import split_evenly
 from innerloop.errors import InnerloopError
-from innerloop.io.text import counted
 from innerloop.parallel.mesh import task_mesh
 from innerloop.tasks.class_arrays import Splits
 from innerloop.training.experiment import Experiment
@@ -64,12 +64,11 @@ def check_algorithm(config: Config) -> None:
 
 def build(config: Config) -> Experiment:
     """Load the data and check that the parts fit together."""
-    check_algorithm(config)
+    check_settings(config)
     if config.reinforcement:
         # Takes half a second to import, so only if needed.
-        from innerloop.training.reinforcement import RLExperiment, check_policy
+        from innerloop.training.reinforcement import RLExperiment
 
-        check_policy(config)
         return RLExperiment(config)
     if config.data.spec.needs_file:
         return TableExperiment(config, table=load_table(config))
@@ -88,8 +87,12 @@ def check_settings(config: Config) -> None:
 def check_chunk(config: Config) -> None:
     """Raise InnerloopError if a meta-batch cannot be split into the chunks of the config, on these devices."""
     outer = config.outer
-    groups: int = task_mesh(outer.meta_batch, model_shards=outer.model_shards).shape["tasks"]
-    if outer.chunk is not None and outer.meta_batch % (groups * outer.chunk):
-        got = f"{counted(outer.meta_batch, 'task')} on {counted(groups, 'device')} in chunks of {outer.chunk}"
-        wrong = "`outer.meta_batch` must be a multiple of devices x `outer.chunk`"
-        raise InnerloopError("train", wrong, got=got, hint="change one of them")
+    try:
+        split_evenly(
+            outer.meta_batch, task_mesh(outer.meta_batch, model_shards=outer.model_shards), outer.chunk
+        )
+    except InnerloopError as error:
+        text = error.problem.replace("`meta_batch`", "`outer.meta_batch`").replace(
+            "x chunk", "x `outer.chunk`"
+        )
+        raise InnerloopError("train", text.rstrip("."), hint="change one of them") from None

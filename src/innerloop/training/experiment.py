@@ -12,6 +12,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from innerloop.config.schema import Config
 from innerloop.engine.curve import Curve
 from innerloop.engine.mesh_loop import MeshLoop
+from innerloop.engine.meta_state import MetaState
 from innerloop.engine.pytree import by_path
 from innerloop.engine.types import Params
 from innerloop.io.untrusted import JsonObject
@@ -71,6 +72,10 @@ class Trainable(ABC):
     @abstractmethod
     def outer_loop(self) -> MeshLoop:
         """The outer loop on the training tasks."""
+
+    def start(self, loop: MeshLoop, params: Params) -> MetaState:
+        """The state before the first meta-step, from meta-parameters."""
+        return loop.start(params, self.keys().tasks)
 
     @abstractmethod
     def evaluator(self, held_out: object, *, tasks: int, last_only: bool = False) -> Evaluator:

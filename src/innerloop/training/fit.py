@@ -156,7 +156,7 @@ def fit(
     held_out = None if validation is None else Validation(validation, score)
     run = OwnRun(loop, algorithm.init(params), tasks, held_out, schedule, seed)
     rule = rule_of(run, score, monitor, mode, patience)
-    settings = fit_settings.settings_of(run, loop.start(run.params, run.keys().tasks), rule, chunk, mesh)
+    settings = fit_settings.settings_of(run, rule, chunk, mesh)
     told_too = [ProgressLine()] if progress else []
     return _run(run, RunFolder(folder), rule, settings, [*callbacks, *told_too], resume)
 
@@ -198,7 +198,8 @@ def _begun(run: OwnRun, folder: RunFolder, settings: JsonObject, resume: bool) -
         run.schedule.check_lines("log_every")
     with folder.undone_unless_resumable(new=not again), exclusive_lock(folder):
         if again:
-            check_resumable(run)
+            if folder.has_checkpoint():
+                check_resumable(run)
             folder.check_length(run.schedule.meta_steps, "meta_steps")
             fit_settings.check_same(folder, settings)
         else:

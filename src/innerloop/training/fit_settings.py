@@ -6,7 +6,6 @@ The length of the run, the checkpoint interval and the patience are not among th
 from jax.sharding import Mesh
 
 from innerloop.engine.algorithm import described
-from innerloop.engine.meta_state import MetaState
 from innerloop.engine.outer import OuterLoop
 from innerloop.engine.pytree import kinds
 from innerloop.errors import InnerloopError
@@ -43,11 +42,9 @@ KINDS = {
 """The kind of tasks, by the outer loop that takes them."""
 
 
-def settings_of(
-    run: OwnRun, state: MetaState, rule: BestRule | None, chunk: int | None, mesh: Mesh | None
-) -> JsonObject:
-    """The settings of a run; `state` is the state before training."""
-    schedule, algorithm = run.schedule, run.loop.algorithm
+def settings_of(run: OwnRun, rule: BestRule | None, chunk: int | None, mesh: Mesh | None) -> JsonObject:
+    """The settings of a run."""
+    schedule, algorithm, state = run.schedule, run.loop.algorithm, run.first
     settings: JsonObject = {"seed": run.seed, "meta_batch": run.loop.meta_batch, "chunk": chunk}
     settings |= {"mesh": None if mesh is None else dict(mesh.shape), "tasks": KINDS[type(run.loop)]}
     settings |= described(algorithm)

@@ -58,14 +58,13 @@ class TrainingLoop:
         self.held_out = experiment.held_out_tasks("validation")
         # A model too large for one device is first created on the host.
         with on_host() if model_shards_of(self.loop.mesh) > 1 else nullcontext():
-            first = recorder.first_state(experiment.init_params(), self.fresh)
+            fresh = lambda params: experiment.start(self.loop, params)
+            first = recorder.first_state(experiment.init_params(), fresh)
             self.state = multi_process.tree_from_first(first)
         step = int(self.state.step)
         self.log = recorder.block_log(step, step % self.schedule.log_every)
-
-    def fresh(self, params: object) -> MetaState:
-        """The state before the first meta-step."""
-        return self.loop.start(params, self.experiment.keys().tasks)
+        self.before, self.log_before = copy_to_host(self.state), self.log
+        """The state and the log before the last dispatch, to which a run may be cut back."""
 
     def run_to_end(self) -> MetaState:
         """Run all remaining meta-steps, then write the final weights."""
@@ -76,7 +75,9 @@ class TrainingLoop:
             self.pace = Pace(self.loop.granularity(self.state.key, self.schedule.max_dispatch))
             if step == 0 and self.schedule.snapshots:
                 self.recorder.snapshot(self.state)
-            ended = step >= total or self.recorder.ended()
+            # A run that was stopped in the middle of a block, and cut to that length, has yet to log it.
+            unlogged = any(multi_process.all_gather_int(len(self.log.series)))
+            ended = (step >= total and not unlogged) or self.recorder.ended()
             while not ended:
                 end = min(step - step % every + every, total)
                 asked = self.block(step, end)
@@ -105,18 +106,17 @@ class TrainingLoop:
 
     def block(self, step: int, end: int) -> bool:
         """Run, log and report the meta-steps from `step` to `end`; whether the run ends there."""
-        scores: dict[str, float] = {}
         while step < end:
             length = self.pace.next(end - step)
             self.before, self.log_before = copy_to_host(self.state), self.log
-            worth_it = self.recorder.saves_on_failure and int(self.before.step) > 0
-            with self.saved_first(self.before, self.log_before, worth_it), self.guard.computing():
+            with self.computing():
                 series, incidents = self.dispatch(step, length)
-                scores = self.validate_if_due(step + length, end)
             step += length
             self.log = self.log.extended(series, incidents)
             if step < end and (stop := self.asked_to_stop()):
                 raise self.stopped(stop, self.state, self.log)
+        with self.computing():
+            scores = self.validate_if_due(end)
         done, self.log = self.log, EMPTY
         metrics = done.means() | scores
         with self.saved_first(self.before, self.log_before):  # before the block, as its line may be missing
@@ -139,6 +139,13 @@ class TrainingLoop:
         return series, incidents
 
     @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Within, a signal or an error may end the run with the state before the last dispatch."""
+        worth_it = self.recorder.saves_on_failure and int(self.before.step) > 0
+        with self.saved_first(self.before, self.log_before, worth_it), self.guard.computing():
+            yield
+
+    @contextmanager
     def saved_first(self, state: MetaState, log: BlockLog, worth_it: bool = True) -> Iterator[None]:
         """If an error is raised, save this state first, if that is worth it and possible."""
         try:
@@ -149,9 +156,9 @@ class TrainingLoop:
                     self.recorder.save(state, log, wait=True)
             raise
 
-    def validate_if_due(self, step: int, end: int) -> dict[str, float]:
+    def validate_if_due(self, end: int) -> dict[str, float]:
         """The validation scores if they are due at the end of a block, else none."""
-        if step < end or not self.schedule.validates(step):
+        if not self.schedule.validates(end):
             return {}
         first, begun = "validation" not in self.__dict__, time.monotonic()
         scores = self.validate()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from innerloop.engine.evaluate import Score, evaluator
 from innerloop.engine.learning_check import check_learns
 from innerloop.engine.loss import with_state
 from innerloop.engine.mesh_loop import MeshLoop
+from innerloop.engine.meta_state import MetaState
 from innerloop.engine.outer import GradientLoop, OuterLoop
 from innerloop.engine.scores import score_shapes
 from innerloop.engine.types import Params, TaskDistribution
@@ -68,6 +70,15 @@ class OwnRun(Trainable):
     def init_params(self) -> Params:
         """The meta-parameters before training."""
         return self.params
+
+    @cached_property
+    def first(self) -> MetaState:
+        """The state before the first meta-step, which training consumes. Raises InnerloopError as `OuterLoop.init`."""
+        return self.loop.start(self.params, self.keys().tasks)
+
+    def start(self, loop: MeshLoop, params: Params) -> MetaState:
+        """The state before the first meta-step, which has been checked already: tracing a model takes long."""
+        return self.first
 
     def held_out_tasks(self, part: str = "validation") -> TaskDistribution | None:
         """The distribution of validation tasks."""

@@ -4,17 +4,24 @@ A run may be made longer, or shorter as long as it has not gone further yet. It 
 had this length from the start, so the outer step size must not depend on the length.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from innerloop.config.schema import Config
+from innerloop.config.serialization import flattened
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
 from innerloop.training.storage.run_directory import RunFolder
-from innerloop.training.storage.weights import deciding
+
+MAY_DIFFER = ("outer.snapshots", "model.start", "data.folder", "data.file")
+"""Settings in which the same script may differ from its run, in another version or folder: the run keeps its own."""
 
 
-def resumed_config(run: RunFolder, given: Config | None) -> Config:
+def resumed_config(
+    run: RunFolder, given: Config | None, *, may_differ: tuple[str, ...] = MAY_DIFFER
+) -> Config:
     """The config with which a run continues: its own, with the length of the given one (None: unchanged).
+
+    The settings in `may_differ` are not compared.
 
     Raises:
         InnerloopError: the given config differs in another setting, the outer step size decays over the run, or the run
@@ -25,9 +32,11 @@ def resumed_config(run: RunFolder, given: Config | None) -> Config:
         return own
     length = given.outer.meta_steps
     wanted = replace(own, outer=replace(own.outer, meta_steps=length))
-    if deciding(given) != deciding(wanted):
-        hint = "pass None as `config` to keep them, or give another folder"
-        raise InnerloopError("resume", f"the run in {run.path} has other settings", hint=hint)
+    kept = flattened(asdict(wanted))
+    for name, value in flattened(asdict(given)).items():
+        if value != kept[name] and name not in may_differ:
+            wrong = f"the resumed run keeps its own setting, {kept[name]!r}"
+            raise InnerloopError(name, wrong, got=repr(value), hint="leave it out, or start a new run")
     if wanted == own:
         return own
     if own.outer.decay != "constant":

@@ -1,14 +1,7 @@
-"""Signals: the first one leaves time to save, a second one ends the command at once.
-
-Python runs signal handlers in the main thread, between two bytecode instructions. While XLA compiles or computes, the
-next one may be minutes away, and an exception raised by a handler is lost where the interpreter ignores exceptions.
-So the signal number is also sent through a socket to a thread (`signal.set_wakeup_fd`), which acts if the main thread
-does not.
-"""
+"""Signals: the first one leaves time to save, a second one ends the command at once."""
 
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -19,9 +12,7 @@ from types import FrameType
 from typing import Any
 
 from innerloop.training.process_end import exit_now, print_error, restore_terminal, with_timeout
-
-HANGUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
-NUMBERS = (signal.SIGINT, signal.SIGTERM, *([] if HANGUP is None else [HANGUP]))
+from innerloop.training.signal_listener import HANGUP, Listener, handle_all
 
 GRACE_SECONDS = 2.5
 """Seconds that the main thread is given to end by itself."""
@@ -46,19 +37,6 @@ class Interrupted(KeyboardInterrupt):
         super().__init__("interrupted.")
 
 
-def handle_all(handler: Callable[[int, FrameType | None], object]) -> dict[int, Any]:
-    """Install a handler for all signals; SIGHUP stays ignored if it was, for `nohup`.
-
-    Handlers that were not installed from Python are kept, since Python cannot restore them.
-
-    Returns:
-        The previous handlers, by signal number.
-    """
-    before = {number: signal.getsignal(number) for number in NUMBERS}
-    kept = lambda number: before[number] is None or (number == HANGUP and before[number] == signal.SIG_IGN)
-    return {number: signal.signal(number, handler) for number in NUMBERS if not kept(number)}
-
-
 class Guard:
     """Handles SIGINT, SIGTERM and SIGHUP.
 
@@ -77,6 +55,8 @@ class Guard:
         self.received_at: float | None = None
         self.phase = 0
         self.rescue: Callable[[int], Exception] | None = None
+        self.undo: Callable[[], object] = lambda: None
+        """Removes what a run wrote, if the process is ended before the run has anything to save."""
         self.outcome: BaseException | None = None
         self.report_stopped: Callable[[Stopped], object] = print_error
         self.lock = threading.Lock()
@@ -142,6 +122,8 @@ class Guard:
                 return
             outcome = self.rescued() if self.is_saving else Interrupted(self.number)
             if self.owns_process:
+                if not self.is_saving:
+                    with_timeout(self.undo)
                 report: Any = self.report_stopped if isinstance(outcome, Stopped) else print_error
                 with_timeout(lambda: report(outcome))
                 with_timeout(restore_terminal)
@@ -169,6 +151,15 @@ class Guard:
                 self.next_phase()
 
     @contextmanager
+    def undoing(self, undo: Callable[[], object]) -> Iterator[None]:
+        """Within, outside of `saving`, `undo()` is called if the main thread does not end in time."""
+        before, self.undo = self.undo, undo
+        try:
+            yield
+        finally:
+            self.undo = before
+
+    @contextmanager
     def computing(self) -> Iterator[None]:
         """Within `saving`: work that may take long, during which `rescue` may be called. Raises what it returned."""
         self.lock.release()
@@ -178,33 +169,6 @@ class Guard:
             self.lock.acquire()
         if self.outcome is not None:
             raise self.outcome
-
-
-class Listener:
-    """A thread that receives signals at once, whatever the main thread does."""
-
-    def __init__(self, on_signal: Callable[[int], None]):
-        self.on_signal = on_signal
-        self.receiver, self.sender = socket.socketpair()
-        self.sender.setblocking(False)
-        self.before = signal.set_wakeup_fd(self.sender.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self.work, name="innerloop-signals", daemon=True).start()
-
-    def work(self) -> None:
-        """Pass on signal numbers until closed, also to an event loop that listened before."""
-        with self.receiver:
-            while numbers := self.receiver.recv(64):
-                for number in numbers:
-                    if number in NUMBERS:
-                        self.on_signal(number)
-                if self.before >= 0:
-                    with suppress(OSError):
-                        os.write(self.before, numbers)
-
-    def close(self) -> None:
-        """Stop listening."""
-        signal.set_wakeup_fd(self.before)
-        self.sender.close()
 
 
 OWN: list[Guard] = []

@@ -77,7 +77,7 @@ def train(
         if resume and writes:
             check_kept(config, run.checkpoints)
         elif writes:
-            check_read(config.data)
+            check_read(config)
         if writes:
             Schedule.from_config(config).check_lines("outer.log_every")
         check_available(config.precision)
@@ -95,7 +95,7 @@ def train(
             with explain_oom(fit):
                 return TrainingLoop(experiment, Recorder(run.path), on_progress, guard).run_to_end()
         new, start = run.undone_unless_resumable(new=not resume), warm_start.WarmStart(config.model.start)
-        with new, exclusive_lock(run), explain_oom(fit):
+        with new as undo, guard.undoing(undo), exclusive_lock(run), explain_oom(fit):
             if resume:
                 run.check_data(data)
             else:

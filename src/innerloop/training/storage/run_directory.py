@@ -7,20 +7,18 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from innerloop.config.schema import Config
 from innerloop.config.serialization import from_json, to_json
 from innerloop.errors import InnerloopError
-from innerloop.io.folders import OwnFolder
-from innerloop.io.text import as_json, counted
-from innerloop.io.untrusted import JsonObject, is_number, read_object, read_text, refuse_link
-from innerloop.training.storage import metrics_log
+from innerloop.io.text import counted
+from innerloop.io.untrusted import JsonObject, read_object, read_text, refuse_link
+from innerloop.training.storage.metrics_log import RunLog
 from innerloop.training.storage.provenance import changes, environment, identity
+from innerloop.training.storage.run_file import RunFile
 
 LOAD = "`innerloop.load_params(folder, like=params)`"
 """How to load weights that have no config."""
@@ -30,26 +28,7 @@ class NotWritten(InnerloopError):
     """A checkpoint could not be written; the run can be resumed from the previous one, or from the start."""
 
 
-class RunFile(StrEnum):
-    """The names of the files and folders that a run writes in its folder, besides its lock."""
-
-    CONFIG = "config.json"
-    ENVIRONMENT = "environment.json"
-    METRICS = "metrics.jsonl"
-    CLOCK = "clock.json"
-    WEIGHTS = "weights.safetensors"
-    CHECKPOINTS = "checkpoints"
-    DAMAGED = "damaged"  # unusable checkpoints
-    SNAPSHOTS = "snapshots"
-    TENSORBOARD = "tensorboard"
-    PICTURES = "pictures.png"
-    TABLE = "table.json"  # how the table's columns are prepared
-    BLOCK = "block.json"
-    FIT = "fit.json"
-    BEST = "best.safetensors"
-
-
-class RunFolder(OwnFolder):
+class RunFolder(RunLog):
     """Reads and writes one run."""
 
     @property
@@ -153,20 +132,25 @@ class RunFolder(OwnFolder):
         return any(self.checkpoints.glob("[0-9]*"))
 
     @contextmanager
-    def undone_unless_resumable(self, new: bool) -> Iterator[None]:
+    def undone_unless_resumable(self, new: bool) -> Iterator[Callable[[], None]]:
         """Create the folder, and undo what a new run wrote if it fails or is interrupted before its first checkpoint.
 
         The same command can then be tried again. A run whose checkpoint could not be written is kept: it can be resumed
-        once there is room on the disk.
+        once there is room on the disk. Yields the function that undoes it, for another thread that ends the process.
         """
+
+        def undo() -> None:
+            if new and not self.has_checkpoint():
+                self.undo()
+
         if new:
             self.check_new()
         try:
             self.make()
-            yield
+            yield undo
         except BaseException as error:
-            if new and not self.has_checkpoint() and not isinstance(error, NotWritten):
-                self.undo()
+            if not isinstance(error, NotWritten):
+                undo()
             raise
 
     def config(self) -> Config:
@@ -220,43 +204,6 @@ class RunFolder(OwnFolder):
         here = {"meta_step": step, "changed": {name: list(pair) for name, pair in found.items()}}
         known["resumed"] = [*(earlier if isinstance(earlier, list) else []), here]
         self.write(RunFile.ENVIRONMENT, json.dumps(known, indent=2) + "\n")
-
-    def seconds(self) -> float:
-        """Training time so far, including that before it was resumed."""
-        path = self.path / RunFile.CLOCK
-        seconds: Any = read_object(path, follow=False).get("seconds") if os.path.lexists(path) else 0.0
-        if not is_number(seconds) or not 0 <= seconds < 1e12:
-            raise InnerloopError(
-                str(path), "must hold seconds", got=repr(seconds)[:80], hint="remove the file"
-            )
-        return float(seconds)
-
-    def write_seconds(self, seconds: float) -> None:
-        """Record the training time."""
-        self.write(RunFile.CLOCK, json.dumps({"seconds": round(seconds, 1)}) + "\n")
-
-    def log(self, record: JsonObject) -> None:
-        """Append one line of metrics."""
-        with self.appending(RunFile.METRICS) as file:
-            file.write(as_json(record) + "\n")
-
-    def block_record(self) -> JsonObject:
-        """The log of a block in the middle of which the state was saved; empty if there is none."""
-        path = self.path / RunFile.BLOCK
-        return read_object(path, follow=False) if os.path.lexists(path) else {}
-
-    def metrics(self) -> list[JsonObject]:
-        """All lines of metrics, without a last line that was cut short by a crash, with a warning.
-
-        Raises InnerloopError for any other line that is not a JSON object of numbers with a step.
-        """
-        path = self.path / RunFile.METRICS
-        return metrics_log.read(path) if os.path.lexists(path) else []
-
-    def rewind(self, step: int) -> None:
-        """Discard metrics after `step`: they will be logged again."""
-        kept = [record for record in self.metrics() if record["step"] <= step]
-        self.write(RunFile.METRICS, "".join(as_json(r) + "\n" for r in kept))
 
 
 def snapshots_in(folder: Path) -> dict[int, Path]:
