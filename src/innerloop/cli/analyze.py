@@ -132,7 +132,8 @@ def _runners(
 
     Raises InnerloopError for RL runs, and for experiments that the runs do not support.
     """
-    from innerloop.analysis.run_all import EXPERIMENTS, ExperimentRunner
+    from innerloop.analysis.experiments import EXPERIMENTS
+    from innerloop.analysis.run_all import ExperimentRunner
     from innerloop.learner.pretrained import refuse_policies
     from innerloop.training.storage.sources import load_weights
 
@@ -150,7 +151,7 @@ def _runners(
 
 def _show(results: JsonObject, names: Sequence[str]) -> None:
     """Print what these experiments found, and the verdict."""
-    from innerloop.analysis.run_all import EXPERIMENTS
+    from innerloop.analysis.experiments import EXPERIMENTS
     from innerloop.report.analysis_page import verdict_in_words
     from innerloop.report.analysis_sections import SECTIONS
     from innerloop.report.analysis_text import TABLES, sentence
