@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from innerloop.cli import at_once as at_once_module
 from innerloop.cli import distributed
 from innerloop.cli.at_once import ParallelRunner
 from innerloop.cli.seeds import Job, seeds_of
+from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.report import measurements
 from innerloop.training.signals import NUMBERS
@@ -73,18 +75,35 @@ def test_each_seed_is_the_training_of_that_seed_alone(command, folders, tmp_path
     assert lines[0] == lines[1] != lines[2]
 
 
-def test_the_same_command_goes_on(command, complaint, refused, tmp_path):
+@pytest.fixture
+def two_seeds(folders, tmp_path):
+    """A copy of the finished runs of MAML."""
+    return shutil.copytree(folders[0].parent, tmp_path / "maml")
+
+
+def test_the_same_command_goes_on(command, complaint, two_seeds):
     """What has ended stays; what was stopped is resumed; another training is not touched."""
-    first = trained(command, tmp_path, "maml", "0..1")
-    assert "innerloop compare" in first
-    (tmp_path / "seed-1" / "weights.safetensors").unlink()
-    before = (tmp_path / "seed-0" / "metrics.jsonl").stat().st_mtime_ns
-    again = trained(command, tmp_path, "maml", "0..1")
-    assert f"{tmp_path / 'seed-0'} is already finished." in again
-    assert (tmp_path / "seed-1" / "weights.safetensors").is_file()
-    assert (tmp_path / "seed-0" / "metrics.jsonl").stat().st_mtime_ns == before
-    words = ("train", "sinusoid-fomaml", *SHORT, "--folder", tmp_path, "--seeds", "0..1")
+    (two_seeds / "seed-2" / "weights.safetensors").unlink()
+    before = (two_seeds / "seed-0" / "metrics.jsonl").stat().st_mtime_ns
+    again = trained(command, two_seeds, "maml", "0,2")
+    assert "innerloop compare" in again
+    assert f"{two_seeds / 'seed-0'} is already finished." in again
+    assert (two_seeds / "seed-2" / "weights.safetensors").is_file()
+    assert (two_seeds / "seed-0" / "metrics.jsonl").stat().st_mtime_ns == before
+    words = ("train", "sinusoid-fomaml", *SHORT, "--folder", two_seeds, "--seeds", "0,2")
     assert "holds a run with other settings" in complaint(*words)
+
+
+def test_a_longer_command_makes_the_runs_longer(command, complaint, two_seeds):
+    """As `--resume` does; a run that has gone further stays as it is."""
+    words = ("train", "sinusoid-maml", *SHORT, "--folder", two_seeds, "--seeds")
+    code, out, err = command(*words, "0", "--outer.meta-steps", 6)
+    assert (code, "already finished" in out) == (0, False), err
+    assert [record["step"] for record in RunFolder(two_seeds / "seed-0").metrics()] == [2, 4, 6]
+    told = complaint(*words, "0,2")
+    assert (
+        f"--outer.meta-steps: the run in {two_seeds / 'seed-0'} has already taken 6 meta-steps, got 4" in told
+    )
 
 
 def test_seeds_beside_what_contradicts_them(complaint, tmp_path):
@@ -95,18 +114,24 @@ def test_seeds_beside_what_contradicts_them(complaint, tmp_path):
     assert "must look like 0" in complaint("train", "sinusoid-maml", "--seeds", "many", "--folder", tmp_path)
 
 
+@pytest.fixture(scope="module")
+def measured():
+    """Measurements of runs by their folders."""
+    return {}
+
+
 @pytest.fixture
-def measured_once(monkeypatch):
+def measured_once(monkeypatch, measured):
     """What `compare` measures of a run, it measures once for all tables."""
-    found, measure = {}, measurements.measure
+    measure = measurements.measure
 
-    def measured(trained, **settings):
+    def once(trained, **settings):
         key = (trained.source, settings["tasks"])
-        if key not in found:
-            found[key] = measure(trained, **settings)
-        return found[key]
+        if key not in measured:
+            measured[key] = measure(trained, **settings)
+        return measured[key]
 
-    monkeypatch.setattr(measurements, "measure", measured)
+    monkeypatch.setattr(measurements, "measure", once)
 
 
 def compared(command, folders, form: str) -> str:
@@ -115,7 +140,7 @@ def compared(command, folders, form: str) -> str:
     return out
 
 
-def test_a_row_is_the_mean_over_seeds_and_gains_are_in_pairs(command, folders):
+def test_a_row_is_the_mean_over_seeds_and_gains_are_in_pairs(command, folders, measured_once):
     rows = json.loads(compared(command, folders, "json"))
     single = json.loads(compared(command, folders[:1], "json"))
     other = json.loads(compared(command, folders[1:2], "json"))
@@ -148,21 +173,11 @@ def test_tables_for_papers_spreadsheets_and_notes(command, folders, measured_onc
     assert "standard deviation" in text
 
 
-def test_rows_are_named_after_the_folder_of_the_seeds(command, folders, tmp_path):
+def test_rows_are_named_after_the_folder_of_the_seeds(command, folders, tmp_path, measured_once):
     """Two trainings of one algorithm, of which the name of the folder tells which is which."""
-    words = (
-        "train",
-        "sinusoid-maml",
-        *SHORT,
-        "--inner.steps",
-        2,
-        "--folder",
-        tmp_path / "two",
-        "--seeds",
-        "0..1",
-    )
+    words = ("train", "sinusoid-maml", *SHORT, "--inner.steps", 2, "--folder", tmp_path / "two", "--seeds", 0)
     assert command(*words)[0] == 0
-    several = [*folders[:2], *(tmp_path / "two" / f"seed-{seed}" for seed in (0, 1))]
+    several = [*folders[:2], tmp_path / "two" / "seed-0"]
     assert [row["run"] for row in json.loads(compared(command, several, "json"))] == ["maml", "two"]
 
 
@@ -171,6 +186,7 @@ def test_compare_needs_runs(complaint, tmp_path):
     assert "is not a run" in complaint("compare", tmp_path)
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_some_at_once_are_the_trainings_one_after_the_other(command, folders, tmp_path):
     words = ("train", "sinusoid-maml", *SHORT, "--folder", tmp_path, "--seeds", "0,2", "--at-once", 2)
     code, out, err = command(*words)
@@ -197,7 +213,7 @@ def together(tmp_path, monkeypatch):
     def run(code: str, count: int, at_once: int) -> tuple[int, str]:
         monkeypatch.setattr(at_once_module, "COMMAND", (sys.executable, "-c", code))
         out = io.StringIO()
-        jobs = [Job(tmp_path / f"seed-{i}", None) for i in range(count)]
+        jobs = [Job(tmp_path / f"seed-{i}", Config()) for i in range(count)]
         kept = {number: signal.getsignal(number) for number in NUMBERS}
         try:
             return ParallelRunner(jobs, at_once, None, Console(file=out, width=300)).run(), out.getvalue()

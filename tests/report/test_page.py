@@ -153,6 +153,21 @@ def test_runs_without_measures_have_no_training_figure(groups):
     assert run_page.training_figure(bare) is None
 
 
+def test_records_that_are_gone_are_told(groups, tmp_path):
+    """The page lacks the curves, or the environment, of a run whose folder has lost them."""
+    run, told = groups[0].runs[0], []
+    trained = replace(run.trained, folder=tmp_path)
+    for bare in (replace(run, trained=trained, metrics=[]), replace(run, trained=trained, environment={})):
+        with pytest.warns(UserWarning) as caught:
+            run_page._warn_of_missing_records(replace(groups[0], runs=[bare]))
+        told += [str(warning.message) for warning in caught]
+    assert told == [
+        f"innerloop: the report omits the training curves of MAML ({tmp_path / 'metrics.jsonl'} is missing or empty)",
+        f"innerloop: the report omits the environment of MAML ({tmp_path / 'environment.json'} is missing or empty)",
+    ]
+    run_page._warn_of_missing_records(groups[0])
+
+
 def test_a_chart_of_one_point_has_one_tick(groups):
     run = replace(groups[0].runs[0], metrics=[{"step": 5, "outer_loss": 4.3, "validation_loss": 4.2}])
     figure = run_page.training_figure(replace(groups[0], runs=[run]))

@@ -18,6 +18,7 @@ from innerloop.report.plots import runs as curves
 from innerloop.report.plots.runs import Curve, Training
 from innerloop.report.plots.style import draw_figure
 from innerloop.report.sentences import adaptation_caption, conditions, training_caption, verdict
+from innerloop.training.storage.run_directory import RunFile
 
 EPISODES = (
     '<p class="soft">Support: the labelled examples to adapt to. Each query with its true label, then the answer '
@@ -45,10 +46,22 @@ def write(
     """
     sections = []
     for number, group in enumerate(groups):
+        _warn_of_missing_records(group)
         sections.append(_section(group, number))
         done(group.title)
     with draft as path:
         path.write_text(_page(groups, sections), encoding="utf-8")
+
+
+def _warn_of_missing_records(group: Group) -> None:
+    """Warn of runs in whose folder a record is missing or empty, so that the page lacks what it holds."""
+    for run in group.members:
+        records = {RunFile.METRICS: run.metrics, RunFile.ENVIRONMENT: run.environment}
+        for name, found in records.items():
+            if run.trained.folder is not None and not found:
+                what = "training curves" if name is RunFile.METRICS else "environment"
+                why = f"{run.trained.folder / name} is missing or empty"
+                warnings.warn(f"innerloop: the report omits the {what} of {run.label} ({why})", stacklevel=2)
 
 
 def _page(groups: Sequence[Group], sections: Sequence[str]) -> str:
