@@ -37,7 +37,8 @@ def complaint(capsys):
 
 
 @pytest.mark.slow
-def test_everything_on_one_run(run, store, capsys, request):
+@pytest.mark.usefixtures("undrawn")
+def test_everything_on_one_run(run, store, capsys):
     """Page, tables and figures of every experiment; the second call reads them all."""
     words = ["analyze", str(run), "--tasks", "4", "--against", str(run), "--frozen", "head"]
     assert main(words) == 0
@@ -66,7 +67,6 @@ def test_everything_on_one_run(run, store, capsys, request):
     def forbidden(*anything):
         raise AssertionError("measured again")
 
-    request.getfixturevalue("undrawn")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(analyzed_run, "load_trained", forbidden)
         assert main(words) == 0

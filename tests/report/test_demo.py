@@ -92,13 +92,13 @@ def test_scores_equal_those_of_python_after_every_step(
 # The gradient of the loss along a random direction, and the difference of two losses, in doubles.
 DIFFERENCES = """(() => {
   const uniform = ((state) => () => (state = (state * 16807) % 2147483647) / 2147483647 - 0.5)(20);
-  const images = Floats.from({length: 5 * 784}, () => Math.max(0, uniform()));
+  const images = Floats.from({length: 2 * 784}, () => Math.max(0, uniform()));
   const crossEntropy = (scores, targets, ways) => {
     const probabilities = softmax(scores, ways);
     return -targets.reduce((sum, target, i) => sum + Math.log(probabilities[i * ways + target]), 0) / targets.length;
   };
   return MODELS.slice(0, 2).map(({features}, number) => {
-    const {params} = modelOf(MODELS[number]), targets = [0, 3, 1, 2, 4];
+    const {params} = modelOf(MODELS[number]), targets = [0, 3];
     const grads = lossGradient(params, features, embed(params, features, images), targets, false);
     return Object.keys(params).map((name) => {
       const direction = params[name].map(uniform);

@@ -153,19 +153,20 @@ def test_runs_without_measures_have_no_training_figure(groups):
     assert run_page.training_figure(bare) is None
 
 
-def test_records_that_are_gone_are_told(groups, tmp_path):
-    """The page lacks the curves, or the environment, of a run whose folder has lost them."""
-    run, told = groups[0].runs[0], []
-    trained = replace(run.trained, folder=tmp_path)
-    for bare in (replace(run, trained=trained, metrics=[]), replace(run, trained=trained, environment={})):
-        with pytest.warns(UserWarning) as caught:
-            run_page._warn_of_missing_records(replace(groups[0], runs=[bare]))
-        told += [str(warning.message) for warning in caught]
-    assert told == [
-        f"innerloop: the report omits the training curves of MAML ({tmp_path / 'metrics.jsonl'} is missing or empty)",
-        f"innerloop: the report omits the environment of MAML ({tmp_path / 'environment.json'} is missing or empty)",
-    ]
+@pytest.mark.parametrize(
+    ("record", "what", "file"),
+    [("metrics", "training curves", "metrics.jsonl"), ("environment", "environment", "environment.json")],
+)
+def test_records_that_are_gone_are_told(groups, tmp_path, record, what, file):
+    """The page lacks what they hold."""
     run_page._warn_of_missing_records(groups[0])
+    run = groups[0].runs[0]
+    bare = replace(
+        run, trained=replace(run.trained, folder=tmp_path), **{record: type(getattr(run, record))()}
+    )
+    told = f"the report omits the {what} of MAML \\({tmp_path / file} is missing or empty\\)"
+    with pytest.warns(UserWarning, match=told):
+        run_page._warn_of_missing_records(replace(groups[0], runs=[bare]))
 
 
 def test_a_chart_of_one_point_has_one_tick(groups):
