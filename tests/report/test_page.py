@@ -8,7 +8,7 @@ import pytest
 from innerloop.io.files import new_output
 from innerloop.io.text import with_interval
 from innerloop.report import examples, run_page, settings_table
-from innerloop.report.html_blocks import _img, _letter, results_table
+from innerloop.report.html_blocks import _img, _letter, folded, results_table
 
 VOID = {"meta", "img", "br"}
 
@@ -78,9 +78,8 @@ def test_normalisation_is_a_column_where_there_is_any(groups):
 def test_names_are_escaped(groups):
     hostile = replace(groups[0].runs[0], label="<script>x</script>")
     shown = results_table(replace(groups[0], runs=[hostile]))
-    shown += settings_table.config_table(replace(groups[0], runs=[hostile])) + run_page._folded(
-        hostile, "", True
-    )
+    shown += settings_table.config_table(replace(groups[0], runs=[hostile]))
+    shown += folded(run_page._name(hostile), "")
     assert "<script>" not in shown
     assert "&lt;script&gt;" in shown
 

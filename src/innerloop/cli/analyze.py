@@ -112,11 +112,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _requests(arguments: Analyze) -> "list[Request]":
-    """One request per run. Raises InnerloopError if there are no runs, or --against is given with several."""
+    """One request per run. Raises InnerloopError if --against is given with several."""
     from innerloop.analysis.run_all import Request
 
-    if not arguments.runs:
-        raise InnerloopError("analyze", "needs a run", hint="give a run's folder")
     if arguments.against is not None and len(arguments.runs) > 1:
         hint = "give one run and --against, or several runs without it"
         raise InnerloopError("--against", "compares the layers of one run with another's", hint=hint)

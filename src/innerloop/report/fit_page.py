@@ -13,13 +13,11 @@ from innerloop.config.serialization import flattened
 from innerloop.errors import InnerloopError
 from innerloop.io.text import grouped
 from innerloop.io.untrusted import JsonObject, read_object
-from innerloop.report.figure_files import svg
+from innerloop.report.figure_files import framed
 from innerloop.report.html_blocks import document, escaped, table
 from innerloop.report.measurements import first_distinct
-from innerloop.report.plots import runs as curves
-from innerloop.report.plots.runs import Training
-from innerloop.report.plots.style import draw_figure
-from innerloop.report.settings_table import folded
+from innerloop.report.plots.runs import Training, training_figure
+from innerloop.report.settings_table import folded_table
 from innerloop.training.best_validation import MODES, Best, BestRule
 from innerloop.training.storage.run_directory import RunFile, RunFolder
 from innerloop.training.storage.sources import weights_path
@@ -94,8 +92,7 @@ def page(runs: Sequence[FitRun]) -> str:
 
 def figure(runs: Sequence[FitRun]) -> Figure:
     """Outer loss and validation score of runs with the same score."""
-    kept, score = [Training(run.label, [run.metrics]) for run in runs], runs[0].monitor
-    return draw_figure(curves.training_grid(kept, score), curves.training_curves, kept, score)
+    return training_figure([Training(run.label, [run.metrics]) for run in runs], runs[0].monitor)
 
 
 def _section(score: str, runs: Sequence[FitRun]) -> str:
@@ -114,7 +111,7 @@ def _section(score: str, runs: Sequence[FitRun]) -> str:
         [
             f"<h2>{escaped(name)}</h2>",
             table(heads, [("", _row(run)) for run in runs], 2),
-            f'<div class="figures"><figure>{svg(figure(runs), "training")}</figure></div>',
+            f'<div class="figures">{framed(figure(runs), "training")}</div>',
         ]
     )
 
@@ -135,4 +132,4 @@ def _row(run: FitRun) -> list[str]:
 def _settings(runs: Sequence[FitRun]) -> str:
     """The settings of all runs."""
     flat = [flattened({k: v for k, v in run.settings.items() if k not in BULKY}) for run in runs]
-    return folded("Settings", ["setting", *(run.label for run in runs)], flat)
+    return folded_table("Settings", ["setting", *(run.label for run in runs)], flat)

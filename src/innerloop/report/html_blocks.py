@@ -63,6 +63,11 @@ def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], left:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def folded(title: str, body: str, *, shown: bool = False) -> str:
+    """A block of HTML that the reader folds and unfolds by its title, which is plain text."""
+    return f"<details{' open' if shown else ''}><summary>{escaped(title)}</summary>{body}</details>"
+
+
 def escaped(text: str) -> str:
     """Untrusted text, escaped so that HTML shows it literally."""
     return html.escape(printable(text, LIMIT))
