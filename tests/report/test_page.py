@@ -115,7 +115,7 @@ def test_answers_before_adapting_are_the_models_own(groups):
     import jax
 
     task = trained.experiment.held_out_tasks(queries=5).sample(jax.random.key(0))
-    outputs = examples._answers_on(trained, task)
+    outputs = examples._answers_of(trained)(task)
     assert outputs.shape == (15, 5, 1)
     np.testing.assert_allclose(outputs[0], trained.params(task.query.inputs), atol=1e-6)
 
