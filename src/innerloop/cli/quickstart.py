@@ -16,7 +16,7 @@ from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
 from innerloop.io.files import check_output_folder
 from innerloop.io.folders import OutputFolder
-from innerloop.io.text import diverged, with_interval
+from innerloop.io.text import diverged
 from innerloop.training.signals import Stopped
 
 if TYPE_CHECKING:
@@ -149,8 +149,7 @@ def _show(groups: "Sequence[innerloop.report.measurements.Group]") -> None:
     table = new_table("problem", "initialisation", *scores, "inner steps", "tasks", left=2)
     for group in groups:
         for i, result in enumerate(group.results):
-            points = [result.at(step) for step in (0, 1, result.measurement.inner_steps)]
-            scores = [with_interval(*point, result.score) if point else "" for point in points]
+            scores = [result.shown_at(step) for step in (0, 1, result.measurement.inner_steps)]
             facts = (str(result.measurement.inner_steps), str(result.measurement.tasks))
             table.add_row("" if i else group.title, result.label, *scores, *facts)
         table.add_section()

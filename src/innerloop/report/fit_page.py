@@ -47,12 +47,12 @@ class FitRun:
 
 
 def load(folders: Sequence[str | Path]) -> list[FitRun]:
-    """Read runs of `innerloop.fit`.
+    """Read runs of `innerloop.fit`; their labels are the folders' names, or whole paths if these are not distinct.
 
     Raises InnerloopError for a folder that holds no such run, or files that a run would not write.
     """
-    found = []
-    for label, source in zip(_labels(folders), folders, strict=True):
+    found, names = [], [Path(folder).resolve().name for folder in folders]
+    for label, source in zip(first_distinct(list(map(str, folders)), names), folders, strict=True):
         folder = RunFolder(source)
         if not folder.is_fit:
             if not folder.path.exists():
@@ -67,13 +67,6 @@ def load(folders: Sequence[str | Path]) -> list[FitRun]:
             raise InnerloopError(str(folder.path), "has logged no metrics yet", hint=hint)
         found.append(FitRun(label, read_object(folder.path / RunFile.FIT, follow=False), metrics))
     return found
-
-
-def _labels(folders: Sequence[str | Path]) -> list[str]:
-    """The folders' names, or their whole paths if the names are not distinct."""
-    names = [Path(folder).resolve().name for folder in folders]
-    numbered = [f"{folder} ({i})" for i, folder in enumerate(folders, 1)]
-    return first_distinct(names, list(map(str, folders)), numbered)
 
 
 def page(runs: Sequence[FitRun]) -> str:
