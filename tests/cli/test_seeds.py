@@ -14,7 +14,7 @@ from innerloop.report import measurements
 from innerloop.training.storage.run_directory import RunFolder
 
 SHORT = ("--outer.meta-steps", "4", "--outer.log-every", "2", "--evaluation.validation-tasks", "4")
-SHORT += ("--evaluation.steps", "1")
+SHORT += ("--evaluation.steps", "1", "--model.hidden", "8")
 
 
 def trained(command, folder, algorithm: str, seeds: str) -> str:
