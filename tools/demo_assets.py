@@ -90,12 +90,11 @@ def models() -> str:
     return script("MODELS", [model(algorithm) for algorithm in ALGORITHMS])
 
 
-def tasks() -> str:
+def tasks(held_out: ClassArrays) -> str:
     """The script with the drawings: the first held-out tasks, without rotations."""
-    held_out = omniglot.load(size=omniglot.SIDE).test
     return script("TASKS", [task(held_out, seed) for seed in range(TASKS)])
 
 
 if __name__ == "__main__":
     write_text(PAGE / "models.js", models())
-    write_text(PAGE / "tasks.js", tasks())
+    write_text(PAGE / "tasks.js", tasks(omniglot.load(size=omniglot.SIDE).test))

@@ -65,3 +65,17 @@ def separable() -> Episodes:
         np.tile(255 * np.eye(16, dtype=np.uint8)[i].reshape(1, 4, 4, 1), (8, 1, 1, 1)) for i in range(6)
     ]
     return Episodes(ClassArrays.from_lists(images, list("abcdef")), 3, 2, 3)
+
+
+def tasks_of(model, count):
+    return [model.tasks.sample(jax.random.fold_in(KEY, i)) for i in range(count)]
+
+
+def adapted(model, task, frozen=()):
+    """The inner loop by hand: plain gradient descent on the dictionary's layers that are not frozen."""
+    params = {"first": model.params["deep"]["first"], "out": model.params["out"]}
+    tree = lambda p: {"deep": {"first": p["first"]}, "out": p["out"]}
+    for _ in range(model.algorithm.inner.steps):
+        grads = jax.grad(lambda p: loss(tree(p), task.support))(params)
+        params = {n: x if n in frozen else x - 0.05 * grads[n] for n, x in params.items()}
+    return tree(params)

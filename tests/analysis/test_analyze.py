@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from plot_records import record  # pyright: ignore[reportMissingImports]
 
-from innerloop.analysis import run_all
-from innerloop.analysis.run_all import EXPERIMENTS, ExperimentRunner, Request, analyze
+from innerloop.analysis import analyzed_run
+from innerloop.analysis.experiments import EXPERIMENTS
+from innerloop.analysis.run_all import ExperimentRunner, Request, analyze
 from innerloop.analysis.verdict import judge
 from innerloop.cli import main
 from innerloop.cli.analyze import _show
@@ -36,7 +37,8 @@ def complaint(capsys):
 
 
 @pytest.mark.slow
-def test_everything_on_one_run(run, store, capsys, request):
+@pytest.mark.usefixtures("undrawn")
+def test_everything_on_one_run(run, store, capsys):
     """Page, tables and figures of every experiment; the second call reads them all."""
     words = ["analyze", str(run), "--tasks", "4", "--against", str(run), "--frozen", "head"]
     assert main(words) == 0
@@ -65,9 +67,8 @@ def test_everything_on_one_run(run, store, capsys, request):
     def forbidden(*anything):
         raise AssertionError("measured again")
 
-    request.getfixturevalue("undrawn")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_all, "load_trained", forbidden)
+        patch.setattr(analyzed_run, "load_trained", forbidden)
         assert main(words) == 0
     assert json.loads((out / "results.json").read_text()) == results
     assert "compiling" not in capsys.readouterr().err

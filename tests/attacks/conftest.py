@@ -2,9 +2,12 @@
 
 import hashlib
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,3 +118,23 @@ def process() -> Callable[..., subprocess.Popen[str]]:
         return started
 
     return start
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    """What Python and NumPy hold at once is less than 40 MB."""
+    tracemalloc.start()
+    yield
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40 << 20
+
+
+@pytest.fixture
+def bounded() -> Iterator[None]:
+    """What the test does takes less than 300 MB and 20 seconds of processor time."""
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before, begun = peak(), time.process_time()
+    yield
+    assert peak() - before < 300 << 10
+    assert time.process_time() - begun < 20

@@ -11,15 +11,8 @@ SINUSOID += (
     "--evaluation.steps",
     "2",
 )
-GLYPHS = (
-    "glyphs-5way-1shot-fomaml",
-    "--outer.meta-steps",
-    "4",
-    "--outer.log-every",
-    "2",
-    "--model.filters",
-    "8",
-)
+GLYPHS = ("glyphs-5way-1shot-fomaml", "--outer.meta-steps", "4", "--outer.log-every", "2")
+GLYPHS += ("--model.kind", "mlp", "--model.hidden", "16", "--model.normalize")
 GLYPHS += ("--outer.meta-batch", "2", "--evaluation.validation-tasks", "4")
 
 

@@ -1,6 +1,7 @@
 import json
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -199,12 +200,12 @@ def test_bad_option_values_end_with_2(command, words):
     assert words[0] in err
 
 
-def test_an_option_whose_value_is_a_presets_name(command, tmp_path, monkeypatch):
+def test_an_option_whose_value_is_a_presets_name(tmp_path, monkeypatch):
     """It is not the preset, wherever it stands."""
     monkeypatch.chdir(tmp_path)
-    assert command("train", "--folder", "sinusoid-anil", "sinusoid-joint", *TINY)[0] == 0
-    config = RunFolder(tmp_path / "sinusoid-anil").config()
-    assert (config.name, config.algorithm) == ("sinusoid-joint", "joint")
+    words = ("--folder", "sinusoid-anil", "sinusoid-joint", *TINY)
+    folder, config = plan(parse_with_preset(words), words)
+    assert (folder, config.name, config.algorithm) == (Path("sinusoid-anil"), "sinusoid-joint", "joint")
 
 
 @pytest.mark.parametrize(

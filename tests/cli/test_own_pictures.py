@@ -165,6 +165,7 @@ def test_what_was_loaded_is_shown_before_training(command, place, tmp_path):
     assert "already holds a run" in refused
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_reports_name_the_users_data_and_classes(command, place, tmp_path):
     code, _, _ = command("report", place / "sized", "--tasks", 4, "--out", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
@@ -235,6 +236,7 @@ def continued(place, quickly):
     return place / "second"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_start_is_said_and_is_the_baseline_of_the_report(command, place, continued):
     beginning = weights.load(place / "sized" / "weights.safetensors")[0]
     trained = load_trained(continued)

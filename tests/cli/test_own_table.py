@@ -159,6 +159,7 @@ def test_a_network_that_takes_other_rows_is_not_written(command, run, new_group,
     assert "would not predict as the learner does" in " ".join(told.split())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_report_shows_groups(command, run):
     code, out, _ = command("report", run, "--tasks", 4)
     assert code == 0

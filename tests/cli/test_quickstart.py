@@ -11,7 +11,9 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 def tiny(effort):
     """Two of the runs, as short as can be."""
     chosen = [quickstart._sinusoid("maml"), quickstart._sinusoid("reptile")]
-    short = [replace(c, evaluation=replace(c.evaluation, validation_tasks=4, steps=2)) for c in chosen]
+    evaluation = lambda config: replace(config.evaluation, validation_tasks=4, steps=2)
+    small = lambda config: replace(config.model, hidden=(8,))
+    short = [replace(c, evaluation=evaluation(c), model=small(c)) for c in chosen]
     return [quickstart._shortened(config, 0.0001) for config in short]
 
 

@@ -29,7 +29,7 @@ def main() -> int:
 
     folder, mode = Path(sys.argv[1]), sys.argv[2]
     try:
-        return train_into(folder, LONG if mode == "new" else None)
+        return train_into(folder, LONG, resume=mode == "resume")
     except InnerloopError as error:
         return fail(str(error), 2)
 

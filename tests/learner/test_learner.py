@@ -1,4 +1,5 @@
-import json
+"""Fitting, predicting and scoring, and what is refused."""
+
 from dataclasses import replace
 
 import jax
@@ -6,39 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tests.learner.learners import ALGORITHM, INNER, blobs, line, regressor
 
 from innerloop.algorithms import maml
-from innerloop.config.schema import Config, DataConfig, EvaluationConfig, ModelConfig
 from innerloop.engine.inner import InnerLoop
 from innerloop.engine.types import Batch
 from innerloop.engine.unroll import unroll
 from innerloop.errors import InnerloopError
-from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.learner.learner import Learner
 from innerloop.nn import MLP
 from innerloop.nn.losses import BatchLoss, cross_entropy, mean_squared_error
-from innerloop.training.storage import weights
-
-INNER = InnerLoop(optax.sgd(0.5), steps=20)
-ALGORITHM = maml(cross_entropy(), INNER)
-
-
-@pytest.fixture(scope="module")
-def learner():
-    """Five outputs on four features, without batch normalisation."""
-    return Learner(MLP(4, 5, hidden=(), key=jax.random.key(0)), ALGORITHM)
-
-
-@pytest.fixture(scope="module")
-def normalized():
-    return Learner(MLP(4, 3, hidden=(6,), normalize=True, key=jax.random.key(0)), ALGORITHM)
-
-
-def blobs(classes=3, each=4, seed=0):
-    """Examples around one corner per class."""
-    rng = np.random.default_rng(seed)
-    number = np.tile(np.arange(classes), each)
-    return np.eye(4, dtype=np.float32)[number] + rng.normal(0, 0.1, (classes * each, 4)), number
 
 
 @pytest.mark.parametrize(
@@ -158,16 +136,6 @@ def test_transductive_answers_do(normalized):
     assert np.abs(learner.predict_proba(queries)[:3] - learner.predict_proba(queries[:3])).max() > 1e-3
 
 
-def regressor(outputs=1, loss_fn=mean_squared_error(), **options):  # noqa: B008 (a value)
-    params = MLP(2, outputs, hidden=(), key=jax.random.key(0))
-    return Learner(params, maml(loss_fn, InnerLoop(optax.sgd(0.2), steps=300)), **options)
-
-
-def line(examples=20):
-    x = np.random.default_rng(0).normal(size=(examples, 2)).astype(np.float32)
-    return x, x @ np.array([2.0, -1.0], np.float32) + 3
-
-
 def test_regression_keeps_the_shape_of_y():
     x, y = line()
     learner = regressor().fit(x, y)
@@ -254,175 +222,6 @@ def test_other_errors(learner):
         Learner(jnp.zeros(4), maml(cross_entropy(lambda p, x: x @ p), INNER)).fit(x, number)
     with pytest.raises(InnerloopError, match=r"y must have the shape \(20, 1\), got \(20, 2\)"):
         regressor().fit(line()[0], np.zeros((20, 2)))
-
-
-def save_model(path, config, shape):
-    from innerloop.training.models import fresh_model
-
-    params = fresh_model(config, shape, jax.random.key(3))
-    weights.save(path, params, config, {})
-    return params
-
-
-def image_config(**data):
-    model = ModelConfig(filters=4, features="flatten", downsample="pool")
-    return Config(data=DataConfig(**data), model=model, evaluation=EvaluationConfig(steps=1))
-
-
-def test_from_pretrained_reads_no_data(tmp_path, monkeypatch):
-    for name in ("INNERLOOP_DATA", "INNERLOOP_CACHE"):
-        monkeypatch.setenv(name, str(tmp_path / "nothing"))
-    path = tmp_path / "weights.safetensors"
-    params = save_model(path, image_config(dataset="omniglot", ways=5), (28, 28, 1))
-    learner = Learner.from_pretrained(path)
-    jax.tree.map(np.testing.assert_array_equal, learner.params, params)
-    assert learner.n_steps == 1
-    assert learner.normalization == "inductive"
-    assert Learner.from_pretrained(path, steps=7).n_steps == 7
-    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), np.uint8)
-    found = learner.fit(images, ["a", "b", "c"] * 2).predict_proba(images[:3])
-    again = learner.fit(images / 255, ["a", "b", "c"] * 2).predict_proba(images[:3] / 255)
-    np.testing.assert_allclose(found, again, rtol=1e-5)
-    for bad, message in (
-        (images[..., 0], r"shape \(28, 28, 1\), got \(28, 28\); add the last axis: x\[..., None\]"),
-        (images[:, :20], r"got \(20, 28, 1\); resize the images"),
-        (np.repeat(images, 3, -1), r"got \(28, 28, 3\); images are \[height, width, channels\]"),
-        (images[:, :, 0, 0], r"got \(28,\); images are"),
-        (images.astype(np.float32), "pixels must lie in 0..1, got 0 to 255; pass bytes"),
-    ):
-        with pytest.raises(InnerloopError, match=message):
-            learner.fit(bad, ["a", "b", "c"] * 2)
-
-
-@pytest.mark.parametrize(("size", "shape"), [(0, (None, None, 3)), (32, (32, 32, 3))])
-def test_from_pretrained_on_a_folder_that_is_gone(tmp_path, size, shape):
-    config = image_config(dataset="folder", folder="gone", size=size, ways=3)
-    save_model(tmp_path / "w.safetensors", config, (32, 48 if size == 0 else 32, 3))
-    learner = Learner.from_pretrained(tmp_path / "w.safetensors")
-    assert learner.shape == shape
-    images = np.random.default_rng(0).integers(0, 256, (4, 32, 48 if size == 0 else 32, 3), np.uint8)
-    if size == 0:
-        assert learner.fit(images, [0, 1] * 2).predict(images).shape == (4,)
-    with pytest.raises(InnerloopError, match="does not accept these inputs|each example must have the shape"):
-        learner.fit(images[:, :, :16], [0, 1] * 2)
-
-
-@pytest.mark.parametrize("size", [0, 8])
-def test_from_pretrained_fully_connected_on_images(tmp_path, size):
-    config = replace(image_config(dataset="folder", size=size), model=ModelConfig(kind="mlp", hidden=(4,)))
-    save_model(tmp_path / "w.safetensors", config, (8, 8, 3))
-    learner = Learner.from_pretrained(tmp_path / "w.safetensors")
-    assert learner.shape == ((8, 8, 3) if size else None)
-    images = np.zeros((2, 8, 8, 3), np.uint8)
-    assert learner.fit(images, [1, 2]).predict(images).shape == (2,)
-
-
-def test_from_pretrained_regression(tmp_path):
-    model = ModelConfig(kind="mlp", hidden=(4,))
-    save_model(tmp_path / "w.safetensors", Config(data=DataConfig(dataset="sinusoid"), model=model), (1,))
-    learner = Learner.from_pretrained(tmp_path / "w.safetensors", steps=3)
-    assert not learner.classification
-    x = np.linspace(-5, 50, 9)[:, None]
-    assert learner.fit(x / 10, np.sin(x[:, 0])).predict(x / 10).shape == (9,)
-    with pytest.raises(InnerloopError, match=r"shape \(1,\), got \(\); add the last axis"):
-        learner.fit(x[:, 0], x[:, 0])
-    with pytest.raises(InnerloopError, match=r"got \(2,\); give the features"):
-        learner.fit(np.hstack([x, x]), x[:, 0])
-    with pytest.raises(InnerloopError, match="there is no such preset, folder or file"):
-        Learner.from_pretrained("no-such-preset")
-
-
-def test_saved_and_loaded_predicts_the_same(normalized, tmp_path):
-    x, number = blobs()
-    labels = [(("a", 1), ("b", 2), ("c", 3))[i] for i in number]
-    want = normalized.fit(x, labels).predict_proba(x)
-    normalized.save_adapted(tmp_path / "task.safetensors")
-    other = Learner(normalized.params, ALGORITHM).load_adapted(tmp_path / "task.safetensors")
-    np.testing.assert_allclose(other.predict_proba(x), want, rtol=1e-5)
-    assert other.predict(x).tolist() == labels
-    np.testing.assert_array_equal(other.losses_, normalized.losses_)
-
-
-def arrays_in(path):
-    return safetensors_reader.read(path, "adapted learner")[0]
-
-
-@pytest.mark.parametrize("mode", ["inductive", "support", "transductive"])
-@pytest.mark.parametrize("normalize", [False, True])
-def test_a_file_holds_examples_only_where_normalisation_needs_them(tmp_path, mode, normalize):
-    """They may be a patient's; what is predicted is the same with and without them."""
-    x, number = blobs()
-    params = MLP(4, 3, hidden=(6,), normalize=normalize, key=jax.random.key(0))
-    learner = Learner(params, ALGORITHM, normalization=mode).fit(x, number)
-    path = tmp_path / "task.safetensors"
-    learner.save_adapted(path)
-    needed = normalize and mode != "transductive"
-    assert ("support" in arrays_in(path)) == needed
-    wanted, more = x.astype(np.float32).tobytes() in path.read_bytes(), blobs(seed=1)[0]
-    assert wanted == needed
-    again = Learner(params, ALGORITHM, normalization=mode).load_adapted(path)
-    np.testing.assert_allclose(again.predict_proba(more), learner.predict_proba(more), rtol=1e-5)
-    with pytest.raises(InnerloopError, match="each example must have the shape"):
-        again.predict(np.ones((2, 5)))
-    again.save_adapted(tmp_path / "again.safetensors")
-    assert arrays_in(tmp_path / "again.safetensors").keys() == arrays_in(path).keys()
-
-
-def test_examples_of_whole_numbers_are_left_out_too(tmp_path):
-    table = BatchLoss(cross_entropy().measure, lambda params, x: params["rows"][x])
-    params = {"rows": jnp.zeros((5, 2))}
-    learner = Learner(params, maml(table, InnerLoop(optax.sgd(1.0), 2)))
-    learner.fit(np.array([0, 3, 4]), ["a", "b", "b"]).save_adapted(tmp_path / "task.safetensors")
-    assert "support" not in arrays_in(tmp_path / "task.safetensors")
-    again = Learner(params, learner.algorithm).load_adapted(tmp_path / "task.safetensors")
-    assert again.predict(np.array([4, 0])).tolist() == ["b", "a"]
-
-
-def test_a_file_without_examples_is_refused_where_they_are_needed(normalized, tmp_path):
-    """It was saved by a learner of another normalisation; the learner stays as it was."""
-    x, number = blobs()
-    path = tmp_path / "task.safetensors"
-    Learner(normalized.params, ALGORITHM, normalization="transductive").fit(x, number).save_adapted(path)
-    before = normalized.fit(x, number).predict_proba(x)
-    with pytest.raises(
-        InnerloopError, match="holds no examples, which normalization `inductive` needs for this model"
-    ):
-        normalized.load_adapted(path)
-    np.testing.assert_array_equal(normalized.predict_proba(x), before)
-
-
-@pytest.mark.parametrize(
-    "example",
-    [None, 3, {}, {"shape": [4]}, {"shape": [-4], "dtype": "float32"}, {"shape": [4], "dtype": "O"},
-     {"shape": [2**30, 2**30], "dtype": "float32"}, {"shape": [7], "dtype": "float32"}],
-)  # fmt: skip
-def test_files_that_lie_about_their_examples(learner, tmp_path, example):
-    x, number = blobs()
-    path = tmp_path / "task.safetensors"
-    learner.fit(x, number).save_adapted(path)
-    arrays, metadata = safetensors_reader.read(path, "adapted learner")
-    facts = json.loads(metadata["learner"]) | {"example": example}
-    safetensors_writer.write(path, arrays, {"learner": json.dumps(facts)}, hint="")
-    with pytest.raises(InnerloopError, match="holds no adapted learner|another model"):
-        learner.load_adapted(path)
-
-
-def test_saved_regression_and_files_that_do_not_fit(learner, tmp_path):
-    x, y = line()
-    path = tmp_path / "task.safetensors"
-    regressor().fit(x, y).save_adapted(path)
-    np.testing.assert_allclose(regressor().load_adapted(path).predict(x), y, atol=1e-3)
-    with pytest.raises(InnerloopError, match="one is a classifier, the other a regressor"):
-        learner.load_adapted(path)
-    with pytest.raises(InnerloopError, match="belongs to another model"):
-        regressor(2).load_adapted(path)
-    with pytest.raises(InnerloopError, match="holds no adapted learner"):
-        learner.load_adapted(tmp_path / "absent.safetensors")
-    points, number = blobs()
-    learner.fit(points, [(b"x", b"y", b"z")[i] for i in number])
-    with pytest.raises(InnerloopError, match="labels cannot be saved"):
-        learner.save_adapted(tmp_path / "bytes.safetensors")
-    assert not (tmp_path / "bytes.safetensors").exists()
 
 
 @pytest.mark.parametrize(

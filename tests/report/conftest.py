@@ -12,8 +12,8 @@ def runs(tmp_path_factory, quickly):
     """Folders of two runs on sinusoids and one on glyphs."""
     root = tmp_path_factory.mktemp("runs")
     settings = {
-        "sinusoid-maml": ("--evaluation.steps", "14"),
-        "sinusoid-joint": ("--evaluation.steps", "1"),
+        "sinusoid-maml": ("--model.hidden", "8", "--evaluation.steps", "14"),
+        "sinusoid-joint": ("--model.hidden", "8", "--evaluation.steps", "1"),
         "glyphs-5way-1shot-fomaml": ("--model.kind", "mlp", "--model.hidden", "32", "--model.normalize"),
     }
     for name, changes in settings.items():

@@ -146,6 +146,7 @@ def test_what_is_not_finite_distinguishes_nothing(group):
     assert compare(a, b).sign == 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_shows_the_mean_and_its_seeds(group, tmp_path):
     run_page.write([group], new_output(tmp_path / "page.html", overwrite=False))
     page = (tmp_path / "page.html").read_text()

@@ -8,7 +8,7 @@ import pytest
 from innerloop.io.files import new_output
 from innerloop.io.text import with_interval
 from innerloop.report import examples, run_page, settings_table
-from innerloop.report.html_blocks import _img, _letter, results_table
+from innerloop.report.html_blocks import _img, _letter, folded, results_table
 
 VOID = {"meta", "img", "br"}
 
@@ -78,9 +78,8 @@ def test_normalisation_is_a_column_where_there_is_any(groups):
 def test_names_are_escaped(groups):
     hostile = replace(groups[0].runs[0], label="<script>x</script>")
     shown = results_table(replace(groups[0], runs=[hostile]))
-    shown += settings_table.config_table(replace(groups[0], runs=[hostile])) + run_page._folded(
-        hostile, "", True
-    )
+    shown += settings_table.config_table(replace(groups[0], runs=[hostile]))
+    shown += folded(run_page._name(hostile), "")
     assert "<script>" not in shown
     assert "&lt;script&gt;" in shown
 
@@ -116,7 +115,7 @@ def test_answers_before_adapting_are_the_models_own(groups):
     import jax
 
     task = trained.experiment.held_out_tasks(queries=5).sample(jax.random.key(0))
-    outputs = examples._answers_on(trained, task)
+    outputs = examples._answers_of(trained)(task)
     assert outputs.shape == (15, 5, 1)
     np.testing.assert_allclose(outputs[0], trained.params(task.query.inputs), atol=1e-6)
 
@@ -151,6 +150,22 @@ def test_classes_beyond_the_alphabet_have_numbers():
 def test_runs_without_measures_have_no_training_figure(groups):
     bare = replace(groups[0], runs=[replace(run, metrics=[]) for run in groups[0].runs])
     assert run_page.training_figure(bare) is None
+
+
+@pytest.mark.parametrize(
+    ("record", "what", "file"),
+    [("metrics", "training curves", "metrics.jsonl"), ("environment", "environment", "environment.json")],
+)
+def test_records_that_are_gone_are_told(groups, tmp_path, record, what, file):
+    """The page lacks what they hold."""
+    run_page._warn_of_missing_records(groups[0])
+    run = groups[0].runs[0]
+    bare = replace(
+        run, trained=replace(run.trained, folder=tmp_path), **{record: type(getattr(run, record))()}
+    )
+    told = f"the report omits the {what} of MAML \\({tmp_path / file} is missing or empty\\)"
+    with pytest.warns(UserWarning, match=told):
+        run_page._warn_of_missing_records(replace(groups[0], runs=[bare]))
 
 
 def test_a_chart_of_one_point_has_one_tick(groups):

@@ -112,11 +112,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _requests(arguments: Analyze) -> "list[Request]":
-    """One request per run. Raises InnerloopError if there are no runs, or --against is given with several."""
+    """One request per run. Raises InnerloopError if --against is given with several."""
     from innerloop.analysis.run_all import Request
 
-    if not arguments.runs:
-        raise InnerloopError("analyze", "needs a run", hint="give a run's folder")
     if arguments.against is not None and len(arguments.runs) > 1:
         hint = "give one run and --against, or several runs without it"
         raise InnerloopError("--against", "compares the layers of one run with another's", hint=hint)
@@ -132,7 +130,8 @@ def _runners(
 
     Raises InnerloopError for RL runs, and for experiments that the runs do not support.
     """
-    from innerloop.analysis.run_all import EXPERIMENTS, ExperimentRunner
+    from innerloop.analysis.experiments import EXPERIMENTS
+    from innerloop.analysis.run_all import ExperimentRunner
     from innerloop.learner.pretrained import refuse_policies
     from innerloop.training.storage.sources import load_weights
 
@@ -150,7 +149,7 @@ def _runners(
 
 def _show(results: JsonObject, names: Sequence[str]) -> None:
     """Print what these experiments found, and the verdict."""
-    from innerloop.analysis.run_all import EXPERIMENTS
+    from innerloop.analysis.experiments import EXPERIMENTS
     from innerloop.report.analysis_page import verdict_in_words
     from innerloop.report.analysis_sections import SECTIONS
     from innerloop.report.analysis_text import TABLES, sentence

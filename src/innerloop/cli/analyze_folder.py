@@ -36,7 +36,7 @@ def opened(
     With `overwrite`, files of others may be replaced; `default`: whether `out` was not chosen by the user. Raises
     InnerloopError if the folder cannot be made, or holds the analysis of other runs, or files that no analysis wrote.
     """
-    from innerloop.analysis.run_all import EXPERIMENTS
+    from innerloop.analysis.experiments import EXPERIMENTS
     from innerloop.training.storage.sources import inputs_of
 
     inputs = [path for run in filter(None, (*runs, against)) for path in inputs_of(run, data_folder)]
@@ -69,7 +69,7 @@ def earlier_experiments(
 
     Raises InnerloopError if the runners would measure one with other weights, settings or code.
     """
-    from innerloop.analysis.run_all import EXPERIMENTS
+    from innerloop.analysis.experiments import EXPERIMENTS
 
     records = _records(folder)
     others = [name for name in EXPERIMENTS if name not in names and any(name in record for record in records)]
@@ -84,7 +84,7 @@ def earlier_experiments(
 
 def remove_stale(folder: OutputFolder) -> None:
     """Remove files that an earlier analysis wrote and this one did not."""
-    from innerloop.analysis.run_all import EXPERIMENTS
+    from innerloop.analysis.experiments import EXPERIMENTS
     from innerloop.report.analysis_page import FIGURES
 
     tables = [f"{name}.csv" for name in EXPERIMENTS]

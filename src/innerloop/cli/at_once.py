@@ -111,7 +111,8 @@ class ParallelRunner:
         assert process.stdin is not None
         order = {
             "folder": str(job.folder),
-            "config": job.config and to_json(job.config),
+            "config": to_json(job.config),
+            "resume": job.resume,
             "devices": self.devices,
             "parent": os.getpid(),
         }

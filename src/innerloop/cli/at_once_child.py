@@ -13,7 +13,7 @@ from innerloop.config.serialization import from_json
 def child() -> int:
     """Train as instructed on standard input and return the exit code."""
     order = json.load(sys.stdin)
-    config = order["config"] and from_json(order["config"])
     end_with_parent(order["parent"])
     start_jax(order["devices"])
-    return train_into(Path(order["folder"]), config, several=True)
+    config = from_json(order["config"])
+    return train_into(Path(order["folder"]), config, resume=order["resume"], several=True)

@@ -71,6 +71,8 @@ def parse(cls: type[Arguments], argv: Sequence[str], default: object = None, nam
     run_tyro = lambda words: tyro.cli(cls, prog=prog, args=words, config=markers, **settings)
     arguments = in_one_sentence(run_tyro, list(argv), prog.split()[-1])
     check_bounds(arguments, lambda field: _option(cls, field))
+    if getattr(arguments, "runs", None) == ():
+        raise InnerloopError(prog.split()[-1], "needs a run", hint="give a run's folder")
     _check_values(arguments, argv)
     return arguments
 

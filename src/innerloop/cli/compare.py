@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 from innerloop.cli.common import Devices, Runs, console, new_table, parse, print_json, start_jax
 from innerloop.config.bounds import TASKS
-from innerloop.errors import InnerloopError
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,6 @@ class Compare:
 def run(argv: Sequence[str]) -> int:
     """Run `innerloop compare` and return the exit code."""
     arguments = parse(Compare, argv)
-    if not arguments.runs:
-        raise InnerloopError("compare", "needs a run", hint="give the folders of some runs")
     start_jax(arguments.devices)
     from innerloop.cli.progress import counting
     from innerloop.report import measurements, summary

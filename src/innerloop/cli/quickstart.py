@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from innerloop.cli.common import console, new_table, parse, start_jax
-from innerloop.cli.seeds import state_of
+from innerloop.cli.seeds import remaining
 from innerloop.config.bounds import POSITIVE, TASKS, Bounds
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
 from innerloop.io.files import check_output_folder
 from innerloop.io.folders import OutputFolder
-from innerloop.io.text import diverged, with_interval
+from innerloop.io.text import diverged
 from innerloop.training.signals import Stopped
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
     begun, plan = time.monotonic(), _configs(arguments.effort)
     check_output_folder(arguments.folder)
     for config in plan:  # before anything is trained
-        state_of(arguments.folder / config.name, config)
+        remaining(arguments.folder / config.name, config)
     OutputFolder(arguments.folder).check("report.html")
     console().print(
         f"Trains {len(plan)} initialisations on sinusoids and glyphs into {arguments.folder}, then measures them. "
@@ -115,20 +115,18 @@ def _trained(folder: Path, config: Config, title: str) -> int:
     from innerloop.training.storage.run_directory import RunFolder
     from innerloop.training.train import train
 
-    out, state = console(), state_of(folder, config)
-    if state == "finished":
+    out, job = console(), remaining(folder, config)
+    if job is None:
         path = RunFolder(folder).weights
         weights.check_config(path, config, weights.load(path)[1])
         out.print(f"{title}: already trained, reused")
         return 0
-    resume = state == "begun"
 
     def tell(_: Stopped) -> None:
         out.print(f"Stopped in {config.name}; everything is saved. Run the same command to continue.")
 
-    return train_until_stopped(
-        out, title, tell, lambda on_progress: train(config, folder, resume=resume, on_progress=on_progress)
-    )
+    work = lambda on_progress: train(job.config, folder, resume=job.resume, on_progress=on_progress)
+    return train_until_stopped(out, title, tell, work)
 
 
 def _measure_and_report(sources: Sequence[str], arguments: Quickstart) -> None:
@@ -151,8 +149,7 @@ def _show(groups: "Sequence[innerloop.report.measurements.Group]") -> None:
     table = new_table("problem", "initialisation", *scores, "inner steps", "tasks", left=2)
     for group in groups:
         for i, result in enumerate(group.results):
-            points = [result.at(step) for step in (0, 1, result.measurement.inner_steps)]
-            scores = [with_interval(*point, result.score) if point else "" for point in points]
+            scores = [result.shown_at(step) for step in (0, 1, result.measurement.inner_steps)]
             facts = (str(result.measurement.inner_steps), str(result.measurement.tasks))
             table.add_row("" if i else group.title, result.label, *scores, *facts)
         table.add_section()

@@ -41,8 +41,6 @@ class Report:
 def run(argv: Sequence[str]) -> int:
     """Run `innerloop report` and return the exit code."""
     arguments = parse(Report, argv)
-    if not arguments.runs:
-        raise InnerloopError("report", "needs a run", hint="give a run's folder")
     from innerloop.training.storage.run_directory import RunFolder
 
     are_fits = any(RunFolder(run).is_fit for run in arguments.runs)

@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from innerloop.cli.common import console
 from innerloop.config.schema import Config
@@ -32,14 +31,15 @@ def seeds_of(text: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Job:
-    """One training: a new run in a folder, or, without a config, the rest of the run in it."""
+    """One training into a folder: a new run, or (`resume`) the rest of the run in it."""
 
     folder: Path
-    config: Config | None
+    config: Config
+    resume: bool = False
 
 
 def unfinished(seeds: list[int], config: Config, folder: Path) -> list[Job]:
-    """The trainings that remain: stopped ones are resumed and finished ones left alone.
+    """The trainings that remain: stopped runs are resumed, shorter ones made longer, and finished ones left alone.
 
     Args:
         seeds: the seeds.
@@ -47,28 +47,35 @@ def unfinished(seeds: list[int], config: Config, folder: Path) -> list[Job]:
         folder: holds a folder `seed-N` for every seed N.
 
     Raises:
-        InnerloopError: if one of these folders holds a run with other settings.
+        InnerloopError: if one of these folders holds a run with other settings, or one whose length cannot change.
     """
     jobs = []
     for seed in seeds:
-        place, own = folder / f"seed-{seed}", replace(config, seed=seed)
-        state = state_of(place, own)
-        if state == "finished":
+        place = folder / f"seed-{seed}"
+        if (job := remaining(place, replace(config, seed=seed))) is None:
             console().print(f"{place} is already finished.")
         else:
-            jobs.append(Job(place, None if state == "begun" else own))
+            jobs.append(job)
     return jobs
 
 
-def state_of(folder: Path, config: Config) -> Literal["new", "begun", "finished"]:
-    """The state of a run in its folder. Raises InnerloopError if the folder holds a run with other settings."""
+def remaining(folder: Path, config: Config) -> Job | None:
+    """The training that a folder still needs to hold the finished run of a config; None if it holds that.
+
+    Raises:
+        InnerloopError: if the folder holds a run with other settings, or one whose length cannot change.
+    """
+    from innerloop.training.run_length import resumed_config
     from innerloop.training.storage.run_directory import RunFolder
     from innerloop.training.storage.weights import deciding
 
     run = RunFolder(folder)
     if not (folder / "config.json").exists():
-        return "new"
-    if deciding(run.config()) != deciding(config):
+        return Job(folder, config)
+    own = run.config()
+    of_its_length = replace(config, outer=replace(config.outer, meta_steps=own.outer.meta_steps))
+    if deciding(own) != deciding(of_its_length):
         hint = "give another --folder"
         raise InnerloopError(str(folder), "holds a run with other settings", hint=hint)
-    return "finished" if run.weights.is_file() else "begun"
+    wanted = resumed_config(run, config)
+    return None if wanted == own and run.weights.is_file() else Job(folder, wanted, resume=True)

@@ -52,7 +52,7 @@ def _run_seeds(arguments: Train, argv: Sequence[str], seeds: str) -> int:
         code = ParallelRunner(jobs, arguments.at_once, arguments.devices, console()).run()
     else:
         start_jax(arguments.devices)
-        codes = (train_into(job.folder, job.config, several=True) for job in jobs)
+        codes = (train_into(job.folder, job.config, resume=job.resume, several=True) for job in jobs)
         code = next(filter(None, codes), 0)
     if code == 0:
         folders = shlex.join(str(folder / f"seed-{seed}") for seed in several)
@@ -104,13 +104,13 @@ def _train_as_worker(folder: Path) -> int:
     return 0
 
 
-def train_into(folder: Path, config: Config | None, *, resume: bool = False, several: bool = False) -> int:
+def train_into(folder: Path, config: Config, *, resume: bool = False, several: bool = False) -> int:
     """Train with a progress display; print where the results are, or how to resume.
 
     Args:
         folder: the run's folder.
-        config: the settings; None resumes the run in the folder with its own.
-        resume: whether to resume the run in the folder.
+        config: the settings.
+        resume: whether to resume the run in the folder, which has these settings but perhaps another length.
         several: whether the same command trains other runs too.
 
     Returns:
@@ -122,13 +122,12 @@ def train_into(folder: Path, config: Config | None, *, resume: bool = False, sev
     from innerloop.training.storage import checkpoint_manager
     from innerloop.training.train import train
 
-    out, resume = console(), resume or config is None
-    shown = config or RunFolder(folder).config()
-    finished = resume and shown == RunFolder(folder).config() and RunFolder(folder).weights.is_file()
+    out, run_folder = console(), RunFolder(folder)
+    finished = resume and config == run_folder.config() and run_folder.weights.is_file()
     if not finished:
-        check_chunk(shown)
-        _announce(shown, folder)
-    if not resume and (about_start := _start_in_words(shown)):
+        check_chunk(config)
+        _announce(config, folder)
+    if not resume and (about_start := _start_in_words(config)):
         out.print(about_start)
     checkpoint_manager.silence_teardown_errors()
 
@@ -146,7 +145,7 @@ def train_into(folder: Path, config: Config | None, *, resume: bool = False, sev
     work = lambda on_progress: train(
         config, folder, resume=resume, on_progress=on_progress, on_plan=show_plan, on_pictures=show_pictures
     )
-    code = train_until_stopped(out, shown.title, tell, work)
+    code = train_until_stopped(out, config.title, tell, work)
     if code == 0:
         _print_summary(folder, finished)
     return code

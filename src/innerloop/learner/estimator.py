@@ -1,4 +1,4 @@
-"""What scikit-learn requires of an estimator besides `fit`, `predict` and `score`: settings, tags and clones.
+"""What scikit-learn requires of an estimator besides `fit`, `predict` and `score`: settings, tags and copies.
 
     Pipeline([("scale", StandardScaler()), ("learn", learner)]);  cross_val_score(learner, x, y)
     GridSearchCV(learner, {"algorithm": [algorithm.with_inner(steps=n) for n in (1, 5, 10)]})
@@ -6,6 +6,7 @@
 Only callers that use scikit-learn import it; the library does not need it.
 """
 
+import pickle
 import sys
 from collections.abc import Callable
 from functools import cache, update_wrapper
@@ -18,6 +19,7 @@ from innerloop.engine.algorithm import Algorithm, described
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.text import counted
+from innerloop.learner import pickling
 
 if TYPE_CHECKING:
     import sklearn.utils
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 SETTINGS = ("params", "algorithm", "classification", "normalization", "shape", "pixels")
 """The arguments of a learner."""
 
+FITTED = frozenset({"params_", "losses_", "classes_", "support_", "target_shape_", "numbers_"})
+"""The attributes that `fit` sets. All others are settings, which `fit` leaves alone."""
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -115,6 +119,14 @@ class Estimator:
         vars(self).update(vars(fresh))
         return self
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in FITTED and not name.startswith("_"):  # scikit-learn sets private attributes itself
+            hint = (
+                "call set_params, or make a new Learner; `algorithm.with_inner(...)` changes the inner loop"
+            )
+            raise InnerloopError("Learner", f"`{name}` cannot be set", hint=hint)
+        super().__setattr__(name, value)
+
     def __repr__(self) -> str:
         size = sum(x.size for x in jax.tree.leaves(self.params))
         how = described(self.algorithm)
@@ -122,6 +134,15 @@ class Estimator:
         shown = {"params": f"<{counted(size, 'number')}>", "algorithm": algorithm}
         rest = {name: value for name, value in self.get_params().items() if name not in shown}
         return f"{type(self).__name__}({', '.join(f'{n}={v}' for n, v in shown.items())}, {_listed(rest)})"
+
+    def __reduce__(self) -> tuple[Callable[..., "Estimator"], tuple[type["Estimator"], bytes]]:
+        return _unpickled, (type(self), pickling.dumps(vars(self)))
+
+    def __copy__(self: Kind) -> Kind:
+        return _with_attributes(type(self), vars(self))
+
+    def __deepcopy__(self: Kind, memo: object) -> Kind:
+        return _with_attributes(type(self), vars(self))  # its arrays are never changed in place
 
     def __sklearn_clone__(self: Kind) -> Kind:
         """An unfitted learner with the same settings; arrays are shared, since they are never changed."""
@@ -141,3 +162,15 @@ class Estimator:
             regressor_tags=None if classifier else RegressorTags(),
             input_tags=InputTags(three_d_array=True),
         )
+
+
+def _with_attributes(cls: type[Kind], attributes: dict[str, object]) -> Kind:
+    """An estimator with these attributes."""
+    estimator = object.__new__(cls)
+    vars(estimator).update(attributes)
+    return estimator
+
+
+def _unpickled(cls: type[Kind], data: bytes) -> Kind:
+    """The unpickled estimator."""
+    return _with_attributes(cls, pickle.loads(data))

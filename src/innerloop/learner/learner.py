@@ -6,38 +6,24 @@
 `fit` always starts the inner loop from the initialisation: fitting again forgets the last task.
 """
 
-import pickle
-from collections.abc import Callable, Hashable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Float
 
 from innerloop.config.schema import ExportFormat, Normalization
 from innerloop.engine.algorithm import Algorithm, check_is_algorithm
-from innerloop.engine.diagnosis import advice, locate_in_parameters
-from innerloop.engine.loss import Adapted, is_random, with_state
 from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import Batch, Params
-from innerloop.errors import InnerloopError, check_choice, check_flag, first_line
+from innerloop.errors import InnerloopError, check_choice, check_flag
 from innerloop.io.files import as_path
-from innerloop.learner import pickling, validation
+from innerloop.learner import labels, validation
 from innerloop.learner.estimator import ClassifierOnly, Estimator, not_fitted
-from innerloop.learner.outputs import active_outputs, batch_loss, loss_on_active_outputs
+from innerloop.learner.outputs import batch_loss
+from innerloop.learner.programs import Programs
 from innerloop.nn.losses import BatchLoss, squared_error
-from innerloop.nn.normalization import predict as predict_normalized
-from innerloop.parallel.compile_once import compile_once
-
-QUERIES = 64
-"""Examples predicted at a time."""
-
-
-FITTED = frozenset({"params_", "losses_", "classes_", "support_", "target_shape_", "numbers_"})
-"""The attributes that `fit` sets. All others are settings, which `fit` leaves alone."""
 
 
 class Learner(Estimator):
@@ -65,8 +51,7 @@ class Learner(Estimator):
     support_: np.ndarray
     target_shape_: tuple[int, ...]
     numbers_: validation.Numbers | None = None
-    _output_shapes: dict[Hashable, tuple[int, ...]]
-    _programs: dict[int | None, tuple[Callable[..., PyTree], Callable[..., PyTree]]]
+    _programs: Programs
 
     def __init__(
         self,
@@ -106,24 +91,7 @@ class Learner(Estimator):
             classification = loss.measure is not squared_error
         settings = {"params": params, "algorithm": algorithm, "classification": classification}
         settings |= {"normalization": normalization, "shape": shape, "pixels": pixels}
-        vars(self).update(settings, _output_shapes={}, _programs={})
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name not in FITTED and not name.startswith("_"):  # scikit-learn sets private attributes itself
-            hint = (
-                "call set_params, or make a new Learner; `algorithm.with_inner(...)` changes the inner loop"
-            )
-            raise InnerloopError("Learner", f"`{name}` cannot be set", hint=hint)
-        super().__setattr__(name, value)
-
-    def __reduce__(self) -> tuple[Callable[[bytes], "Learner"], tuple[bytes]]:
-        return _unpickled, (pickling.dumps(vars(self) | {"_output_shapes": {}, "_programs": {}}),)
-
-    def __copy__(self) -> "Learner":
-        return _with_attributes(vars(self))
-
-    def __deepcopy__(self, memo: object) -> "Learner":
-        return _with_attributes(vars(self))  # its arrays are never changed in place
+        vars(self).update(settings, _programs=Programs(algorithm, normalization))
 
     @classmethod
     def from_pretrained(
@@ -183,9 +151,9 @@ class Learner(Estimator):
                 single class, or a non-finite loss.
         """
         inputs = self._inputs(x, "Learner.fit")
-        shape = self._output_shape(inputs)
+        shape = self._programs.output_shape(self.params, inputs)
         if self.classification:
-            classes, targets = validation.class_numbers(y, shape)
+            classes, targets = labels.class_numbers(y, shape)
         else:
             classes, targets = None, validation.values(y, shape, "Learner.fit")
         batch = Batch(inputs, targets)
@@ -193,13 +161,11 @@ class Learner(Estimator):
             # Shuffle: minibatches are consecutive examples, and users often sort by class.
             order = np.random.default_rng(0).permutation(len(inputs))
             batch = Batch(inputs[order], targets[order])
-        adapt, _ = self._compiled(None if classes is None else len(classes))
-        adapted, losses = adapt(self.params, batch)
-        _check_converges(self.params, adapted, losses)
-        self.params_, self.losses_, self.support_ = adapted, np.asarray(losses), batch.inputs
-        self.numbers_ = validation.numbers_of(x)
+        ways = None if classes is None else len(classes)
+        self.params_, self.losses_ = self._programs.adapt(self.params, batch, ways)
+        self.support_, self.numbers_ = batch.inputs, validation.numbers_of(x)
         if classes is not None:
-            self.classes_ = validation.as_array(classes)
+            self.classes_ = labels.as_array(classes)
         else:
             self.target_shape_ = np.asarray(y).shape[1:]
         return self
@@ -251,8 +217,8 @@ class Learner(Estimator):
         """
         found = self.predict(x)
         if self.classification:
-            labels = validation.as_labels(y, len(found), "Learner.score")
-            return float(np.mean([a == b for a, b in zip(found.tolist(), labels, strict=True)]))
+            wanted = labels.as_labels(y, len(found), "Learner.score")
+            return float(np.mean([a == b for a, b in zip(found.tolist(), wanted, strict=True)]))
         wanted = validation.values(y, found.shape, "Learner.score")
         if (wanted == wanted[0]).all():
             hint = "give at least two different values"
@@ -328,46 +294,6 @@ class Learner(Estimator):
             validation.check_unit_range(inputs, who)
         return inputs
 
-    def _output_shape(self, inputs: np.ndarray) -> tuple[int, ...]:
-        """The shape of the model's outputs for these inputs."""
-        key = (inputs.shape, inputs.dtype)
-        if key not in self._output_shapes:
-            try:
-                apply, params = self.loss.predictor(self._unadapted())
-                outputs = jax.eval_shape(lambda *given: apply(*given), params, inputs)
-            except (TypeError, ValueError, IndexError) as error:
-                wrong = f"the model does not accept these inputs ({first_line(error)})"
-                raise InnerloopError("Learner.fit", wrong, got=f"x of shape {inputs.shape}") from error
-            if not outputs.shape or outputs.shape[0] != len(inputs):
-                hint = "make apply take and return a batch (jax.vmap)"
-                raise InnerloopError(
-                    "apply", "must return one output per example", got=f"shape {outputs.shape}", hint=hint
-                )
-            self._output_shapes[key] = outputs.shape
-        return self._output_shapes[key]
-
-    def _unadapted(self) -> Params | Adapted:
-        """The parameters before a fit, with the model state if there is any."""
-        return with_state(self.algorithm.initialisation(self.params), self.algorithm.loss_fn)
-
-    def _compiled(self, ways: int | None) -> tuple[Callable[..., PyTree], Callable[..., PyTree]]:
-        """`adapt(params, support)` and `outputs(params, support, queries)`, compiled for this number of classes."""
-        if ways not in self._programs:
-            one = lambda function: compile_once(partial(function, ways=ways))
-            self._programs[ways] = one(self._adapt), one(self._outputs)
-        return self._programs[ways]
-
-    def _adapt(self, params: Params, support: Batch, ways: int | None) -> tuple[Params, Array]:
-        """Run the inner loop on the outputs in use."""
-        loss_fn = loss_on_active_outputs(self.algorithm.loss_fn, ways)
-        key = jax.random.key(0) if is_random(loss_fn) else None  # fixed, so that a fit is reproducible
-        trajectory = replace(self.algorithm, loss_fn=loss_fn).trajectory(params, support, key=key)
-        return trajectory.adapted, trajectory.losses
-
-    def _outputs(self, params: Params, support: Array, queries: Array, ways: int | None) -> Array:
-        apply, params = self.loss.predictor(params)
-        return active_outputs(predict_normalized(apply, params, support, queries, self.normalization), ways)
-
     def _predict_outputs(self, x: object, who: str) -> np.ndarray:
         """The outputs in use for `x`, `[examples, ...]`."""
         self._check_fitted(who)
@@ -375,44 +301,8 @@ class Learner(Estimator):
         validation.check_example_shape(inputs.shape[1:], self.support_.shape[1:], who)
         validation.check_same_numbers(x, self.numbers_, who)
         ways = len(self.classes_) if self.classification else None
-        outputs = self._compiled(ways)[1]
-        run = lambda queries: np.asarray(outputs(self.params_, self.support_, queries))
-        if self.normalization == "transductive":
-            return run(inputs)
-        # Queries are independent: predict them in pieces, padded to a few sizes to limit compilations.
-        pieces = [inputs[i : i + QUERIES] for i in range(0, len(inputs), QUERIES)]
-        return np.concatenate([run(_filled(piece))[: len(piece)] for piece in pieces])
+        return self._programs.outputs(self.params_, self.support_, inputs, ways)
 
     def _check_fitted(self, who: str) -> None:
         if self.params_ is None:
             raise not_fitted()(who, "the learner is not fitted", hint="call fit(x, y) first")
-
-
-def _with_attributes(attributes: dict[str, object]) -> Learner:
-    """A learner with these attributes."""
-    learner = object.__new__(Learner)
-    vars(learner).update(attributes)
-    return learner
-
-
-def _unpickled(data: bytes) -> Learner:
-    """The unpickled learner."""
-    return _with_attributes(pickle.loads(data))
-
-
-def _filled(queries: np.ndarray) -> np.ndarray:
-    """Queries padded with the first one to a power of two."""
-    missing = (1 << (len(queries) - 1).bit_length()) - len(queries)
-    return np.concatenate([queries, np.repeat(queries[:1], missing, axis=0)])
-
-
-def _check_converges(params: Params, adapted: Params, losses: Array) -> None:
-    """Raise InnerloopError unless losses and parameters are finite."""
-    sound = np.isfinite(np.asarray(losses))
-    if not sound.all() or not all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(adapted)):
-        step = int(np.argmin(sound)) if not sound.all() else len(sound) - 1
-        place = locate_in_parameters(params)
-        where = f"at inner step {step}" if place is None else f"in {place.text}"
-        got = f"losses {np.asarray(losses).tolist()}"
-        hint = advice(place, "the inner step size, or scale the inputs", "")
-        raise InnerloopError("Learner.fit", f"the inner loop diverged {where}", got=got, hint=hint)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from innerloop.engine.loss import with_state
 from innerloop.engine.pytree import paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
@@ -22,6 +21,8 @@ from innerloop.io.files import check_output_path
 from innerloop.io.text import as_json
 from innerloop.io.untrusted import JsonObject, parse_json
 from innerloop.learner import validation
+from innerloop.learner.labels import as_array
+from innerloop.learner.programs import unadapted
 from innerloop.learner.samples import support_pairs
 from innerloop.nn.normalization import predict
 from innerloop.training.storage import weights
@@ -94,9 +95,7 @@ def load(learner: "Learner", path: Path) -> None:
             str(path), "does not match the learner: one is a classifier, the other a regressor"
         )
     found = {name.removeprefix("params/"): array for name, array in arrays.items()}
-    algorithm = learner.algorithm
-    like = with_state(algorithm.initialisation(learner.params), algorithm.loss_fn)
-    params = weights.into(like, found, str(path))
+    params = weights.into(unadapted(learner.algorithm, learner.params), found, str(path))
     if held:
         support = validation.as_inputs(support, learner.shape, str(path))
     elif _needs_examples_of(learner, params, support, str(path)):
@@ -105,7 +104,7 @@ def load(learner: "Learner", path: Path) -> None:
     learner.params_, learner.support_, learner.losses_ = params, support, losses
     learner.numbers_ = numbers
     if classes is not None:
-        learner.classes_ = validation.as_array(classes)
+        learner.classes_ = as_array(classes)
     else:
         learner.target_shape_ = target_shape
 

@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from innerloop.analysis.verdict import frozen_lines, least_similar_layer, nil_line
+from innerloop.analysis.verdict import frozen_lines, nil_line
 from innerloop.io.folders import OutputFolder
 from innerloop.io.text import with_interval
 from innerloop.io.untrusted import JsonObject
 from innerloop.report import analysis_tables
 from innerloop.report.analysis_page import subject, verdict_in_words
 from innerloop.report.analysis_sections import BEFORE_AND_AFTER, SECTIONS, navigation, page, section
-from innerloop.report.analysis_text import TABLES, TextTable, moves_most
-from innerloop.report.figure_files import rendered, save_figures, svg
+from innerloop.report.analysis_text import TABLES, TextTable, lowest_cka, moves_most
+from innerloop.report.figure_files import framed, rendered, save_figures
 from innerloop.report.html_blocks import escaped, nonbreaking
 from innerloop.report.plots import side_by_side
 from innerloop.report.plots.side_by_side import Analyses, distinct, in_order, in_order_of_layers
@@ -72,13 +72,13 @@ def summary(analyses: Analyses) -> TextTable:
 
 def _summary_row(run: str, results: JsonObject) -> list[str]:
     """Scores with parts of the inner loop switched off, similarity, movement, and the verdict."""
-    frozen, layer = frozen_lines(results), least_similar_layer(results)
+    frozen = frozen_lines(results)
     most, metric = moves_most(results.get("weights", [])), results["metric"]
     scores = [*(frozen.get(name) for name in ("none", "body", "all")), nil_line(results)]
     return [
         run,
         *("" if x is None else with_interval(x[metric], x["ci95"], metric) for x in scores),
-        "" if layer is None else f"{layer['cka']['mean']:.2f} ({layer['layer']})",
+        lowest_cka(results),
         "" if most is None else f"{most['layer']} ({100 * most['relative']:.1f} %)",
         results.get("verdict", {}).get("kind", ""),
     ]
@@ -108,7 +108,7 @@ def _page(analyses: Analyses, names: Sequence[str], figures: Mapping[str, Figure
 
 def _section(name: str, analyses: Analyses, figure: Figure) -> str:
     """One experiment on all runs."""
-    drawn = f'<div class="figures" style="max-width: 54rem"><figure>{svg(figure, name)}</figure></div>'
+    drawn = f'<div class="figures" style="max-width: 54rem">{framed(figure, name)}</div>'
     what = BEFORE_AND_AFTER if name == "similarity" else SECTIONS[name].what
     return section(name, what, drawn, table_of_runs(name, analyses).as_html())
 

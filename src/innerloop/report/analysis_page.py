@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from innerloop.analysis.run_all import EXPERIMENTS
+from innerloop.analysis.experiments import EXPERIMENTS
 from innerloop.config.specs import ALGORITHMS
 from innerloop.io.folders import OutputFolder
 from innerloop.io.text import counted, grouped

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from innerloop.analysis.run_all import MOST_COMPARED
+from innerloop.analysis.experiments import MOST_COMPARED
 from innerloop.report.html_blocks import document, escaped, nonbreaking
 
 TITLE = "Rapid learning or feature reuse?"

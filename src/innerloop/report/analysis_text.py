@@ -91,10 +91,14 @@ def _early(results: JsonObject) -> TextTable:
     metric, rows = results["metric"], []
     for snapshot in results["early"]:
         scores = [with_interval(x[metric], x["ci95"], metric) for x in snapshot["freeze"][:2]]
-        layer = least_similar_layer(snapshot)
-        alike = "" if layer is None else f"{layer['cka']['mean']:.2f} ({layer['layer']})"
-        rows.append([grouped(snapshot["meta_step"]), *scores, alike])
+        rows.append([grouped(snapshot["meta_step"]), *scores, lowest_cka(snapshot)])
     return TextTable(["meta-step", metric, "body frozen", "lowest CKA of the body"], rows)
+
+
+def lowest_cka(results: JsonObject) -> str:
+    """The similarity of the body layer that changes most, and its name; empty if there is none."""
+    layer = least_similar_layer(results)
+    return "" if layer is None else f"{layer['cka']['mean']:.2f} ({layer['layer']})"
 
 
 TABLES: dict[str, Callable[[JsonObject], TextTable]] = {

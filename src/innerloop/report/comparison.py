@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from innerloop.engine.intervals import half_width
+from innerloop.io.text import with_interval
 from innerloop.io.untrusted import JsonObject
 from innerloop.training.measurement import Band, Measurement, ScoreMeasurement
 from innerloop.training.storage import weights
@@ -60,6 +61,10 @@ class Result:
     def at(self, step: int) -> tuple[float, float] | None:
         """Mean and interval after `step` inner steps, if they were recorded."""
         return self.measurement.at(step)
+
+    def shown_at(self, step: int) -> str:
+        """The same in words; empty if that step was not recorded."""
+        return "" if (point := self.at(step)) is None else with_interval(*point, self.score)
 
 
 def group_by_seed(runs: Sequence[Trained]) -> list[list[Trained]]:

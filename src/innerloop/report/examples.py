@@ -1,6 +1,7 @@
 """Examples of held-out tasks: episodes with the predictions after each inner step, waves with the fitted
 curves, groups of a table with their predictions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax
@@ -47,8 +48,12 @@ class Episode:
     names: tuple[str, ...]
 
 
-def _answers_on(trained: Trained, task: Task) -> Float[np.ndarray, "steps1 query outputs"]:
-    """Outputs on a task's queries after 0, 1, ... inner steps, as the run is evaluated."""
+Answers = Callable[[Task], Float[np.ndarray, "steps1 query outputs"]]
+"""Outputs on a task's queries after 0, 1, ... inner steps."""
+
+
+def _answers_of(trained: Trained) -> Answers:
+    """The answers of a run, with the settings of its evaluation; compiled once for all tasks."""
     algorithm = supervised(trained.experiment).test_algorithm
     normalization = trained.config.evaluation.normalization
 
@@ -56,7 +61,8 @@ def _answers_on(trained: Trained, task: Task) -> Float[np.ndarray, "steps1 query
         observe = lambda adapted, i: predict(call, adapted, support.inputs, inputs, normalization)
         return algorithm.trajectory(params, support, observe).observed
 
-    return np.asarray(jax.jit(answers)(trained.params, task.support, task.query.inputs))
+    compiled = jax.jit(answers)
+    return lambda task: np.asarray(compiled(trained.params, task.support, task.query.inputs))
 
 
 def _shown_steps(steps: int, maximum: int) -> list[int]:
@@ -71,15 +77,15 @@ def _shown_steps(steps: int, maximum: int) -> list[int]:
 def episodes(result: Result, count: int = 2) -> list[Episode]:
     """Test episodes with the predictions of one run; all runs on a problem get the same ones."""
     trained = result.trained
-    tasks = trained.experiment.held_out_tasks()
-    return [_episode(trained, tasks, key) for key in jax.random.split(jax.random.key(SEED), count)]
+    tasks, answers = trained.experiment.held_out_tasks(), _answers_of(trained)
+    return [_episode(trained, answers, tasks, key) for key in jax.random.split(jax.random.key(SEED), count)]
 
 
-def _episode(trained: Trained, tasks: Episodes, key: PRNGKeyArray) -> Episode:
+def _episode(trained: Trained, answers: Answers, tasks: Episodes, key: PRNGKeyArray) -> Episode:
     """One task with the predictions on the first query of each class."""
     task, names = tasks.sample(key), supervised(trained.experiment).class_names()
     chosen = np.arange(trained.config.data.ways) * trained.config.evaluation.queries
-    outputs = _answers_on(trained, task).argmax(-1)[:, chosen]
+    outputs = answers(task).argmax(-1)[:, chosen]
     order = np.argsort(np.asarray(task.support.targets), kind="stable")
     return Episode(
         support=np.asarray(task.support.inputs)[order],
@@ -94,29 +100,31 @@ def _episode(trained: Trained, tasks: Episodes, key: PRNGKeyArray) -> Episode:
 def waves(result: Result, count: int = 3) -> list[Figure]:
     """Sinusoids with the predictions before adaptation, after one step and after the last."""
     trained = result.trained
-    tasks = supervised(trained.experiment).held_out_tasks(queries=300)
-    return [_wave(trained, tasks.sample(key)) for key in jax.random.split(jax.random.key(SEED), count)]
+    tasks, answers = supervised(trained.experiment).held_out_tasks(queries=300), _answers_of(trained)
+    keys = jax.random.split(jax.random.key(SEED), count)
+    return [_wave(trained, answers, tasks.sample(key)) for key in keys]
 
 
-def _wave(trained: Trained, task: Task) -> Figure:
+def _wave(trained: Trained, answers: Answers, task: Task) -> Figure:
     """One sinusoid; its many queries, sorted by x, make the curves."""
     x = np.asarray(task.query.inputs)[:, 0]
     order = np.argsort(x)
-    outputs = _answers_on(trained, task)[..., 0]
+    outputs = answers(task)[..., 0]
     support = (np.asarray(task.support.inputs)[:, 0], np.asarray(task.support.targets)[:, 0])
     truth = np.asarray(task.query.targets)[order, 0]
-    answers = {step: outputs[step][order] for step in _shown_steps(trained.config.evaluation.steps, 3)}
-    return draw_figure(drawings.TASK, drawings.wave, x[order], truth, support, answers)
+    shown = {step: outputs[step][order] for step in _shown_steps(trained.config.evaluation.steps, 3)}
+    return draw_figure(drawings.TASK, drawings.wave, x[order], truth, support, shown)
 
 
 def fits(result: Result, count: int = 3) -> list[Figure]:
     """True and predicted y of a few groups of a table, in its units, before adaptation, after one step and the last."""
-    tasks = table_of(result.trained.experiment).draws(result.trained.config.data.shots).test
+    trained = result.trained
+    tasks, answers = table_of(trained.experiment).draws(trained.config.data.shots).test, _answers_of(trained)
     keys = jax.random.split(jax.random.key(SEED), min(count, len(tasks)))
-    return [_fit(result.trained, tasks, number, key) for number, key in enumerate(keys)]
+    return [_fit(trained, answers, tasks, number, key) for number, key in enumerate(keys)]
 
 
-def _fit(trained: Trained, tasks: GroupTasks, number: int, key: PRNGKeyArray) -> Figure:
+def _fit(trained: Trained, answers: Answers, tasks: GroupTasks, number: int, key: PRNGKeyArray) -> Figure:
     """One group; the first column of y if there are several."""
     task = tasks.task(number, key)
     counts = (
@@ -124,11 +132,11 @@ def _fit(trained: Trained, tasks: GroupTasks, number: int, key: PRNGKeyArray) ->
     )
     table = table_of(trained.experiment)
     units = lambda outputs: table.restore(outputs)[counts, 0]
-    outputs = _answers_on(trained, task)
-    answers = {step: units(outputs[step]) for step in _shown_steps(trained.config.evaluation.steps, 3)}
+    outputs = answers(task)
+    shown = {step: units(outputs[step]) for step in _shown_steps(trained.config.evaluation.steps, 3)}
     title = f"{trained.config.data.task} {printable(tasks.names[number], 24)}"
     name = table.preparation.y[0].name
-    return draw_figure(drawings.TASK, drawings.predictions, units(task.query.targets), answers, title, name)
+    return draw_figure(drawings.TASK, drawings.predictions, units(task.query.targets), shown, title, name)
 
 
 def walks(result: Result, count: int = 4) -> Figure:

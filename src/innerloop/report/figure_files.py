@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from innerloop.io.folders import OutputFolder
-from innerloop.report.html_blocks import embedded
+from innerloop.report.html_blocks import embedded, nonbreaking
 from innerloop.report.plots.style import STYLE
 
 LIGHT_ON_DARK = {"#000000": "#e6e6e6", "#555555": "#9a9a9a", "#767676": "#9a9a9a", "#e3e3e3": "#3a3a3a"}
@@ -25,6 +25,12 @@ DARK = " ".join(["@media (prefers-color-scheme: dark) { svg { fill: #e6e6e6 }", 
 def svg(figure: Figure, what: str) -> str:
     """A figure as an `img` element, since the identifiers of several inline SVGs would clash."""
     return embedded(svg_text(figure).encode(), "image/svg+xml", what)
+
+
+def framed(figure: Figure, what: str, caption: str = "") -> str:
+    """A figure as a `figure` element, with a caption in plain text if there is one."""
+    below = f"<figcaption>{nonbreaking(caption)}</figcaption>" if caption else ""
+    return f"<figure>{svg(figure, what)}{below}</figure>"
 
 
 def svg_text(figure: Figure) -> str:

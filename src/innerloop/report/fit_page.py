@@ -13,13 +13,11 @@ from innerloop.config.serialization import flattened
 from innerloop.errors import InnerloopError
 from innerloop.io.text import grouped
 from innerloop.io.untrusted import JsonObject, read_object
-from innerloop.report.figure_files import svg
+from innerloop.report.figure_files import framed
 from innerloop.report.html_blocks import document, escaped, table
 from innerloop.report.measurements import first_distinct
-from innerloop.report.plots import runs as curves
-from innerloop.report.plots.runs import Training
-from innerloop.report.plots.style import draw_figure
-from innerloop.report.settings_table import folded
+from innerloop.report.plots.runs import Training, training_figure
+from innerloop.report.settings_table import folded_table
 from innerloop.training.best_validation import MODES, Best, BestRule
 from innerloop.training.storage.run_directory import RunFile, RunFolder
 from innerloop.training.storage.sources import weights_path
@@ -49,12 +47,12 @@ class FitRun:
 
 
 def load(folders: Sequence[str | Path]) -> list[FitRun]:
-    """Read runs of `innerloop.fit`.
+    """Read runs of `innerloop.fit`; their labels are the folders' names, or whole paths if these are not distinct.
 
     Raises InnerloopError for a folder that holds no such run, or files that a run would not write.
     """
-    found = []
-    for label, source in zip(_labels(folders), folders, strict=True):
+    found, names = [], [Path(folder).resolve().name for folder in folders]
+    for label, source in zip(first_distinct(list(map(str, folders)), names), folders, strict=True):
         folder = RunFolder(source)
         if not folder.is_fit:
             if not folder.path.exists():
@@ -69,13 +67,6 @@ def load(folders: Sequence[str | Path]) -> list[FitRun]:
             raise InnerloopError(str(folder.path), "has logged no metrics yet", hint=hint)
         found.append(FitRun(label, read_object(folder.path / RunFile.FIT, follow=False), metrics))
     return found
-
-
-def _labels(folders: Sequence[str | Path]) -> list[str]:
-    """The folders' names, or their whole paths if the names are not distinct."""
-    names = [Path(folder).resolve().name for folder in folders]
-    numbered = [f"{folder} ({i})" for i, folder in enumerate(folders, 1)]
-    return first_distinct(names, list(map(str, folders)), numbered)
 
 
 def page(runs: Sequence[FitRun]) -> str:
@@ -94,8 +85,7 @@ def page(runs: Sequence[FitRun]) -> str:
 
 def figure(runs: Sequence[FitRun]) -> Figure:
     """Outer loss and validation score of runs with the same score."""
-    kept, score = [Training(run.label, [run.metrics]) for run in runs], runs[0].monitor
-    return draw_figure(curves.training_grid(kept, score), curves.training_curves, kept, score)
+    return training_figure([Training(run.label, [run.metrics]) for run in runs], runs[0].monitor)
 
 
 def _section(score: str, runs: Sequence[FitRun]) -> str:
@@ -114,7 +104,7 @@ def _section(score: str, runs: Sequence[FitRun]) -> str:
         [
             f"<h2>{escaped(name)}</h2>",
             table(heads, [("", _row(run)) for run in runs], 2),
-            f'<div class="figures"><figure>{svg(figure(runs), "training")}</figure></div>',
+            f'<div class="figures">{framed(figure(runs), "training")}</div>',
         ]
     )
 
@@ -135,4 +125,4 @@ def _row(run: FitRun) -> list[str]:
 def _settings(runs: Sequence[FitRun]) -> str:
     """The settings of all runs."""
     flat = [flattened({k: v for k, v in run.settings.items() if k not in BULKY}) for run in runs]
-    return folded("Settings", ["setting", *(run.label for run in runs)], flat)
+    return folded_table("Settings", ["setting", *(run.label for run in runs)], flat)

@@ -9,7 +9,7 @@ from importlib import resources
 
 import numpy as np
 
-from innerloop.io.text import LIMIT, grouped, printable, with_interval
+from innerloop.io.text import LIMIT, grouped, printable
 from innerloop.report.comparison import Result
 from innerloop.report.examples import Episode
 from innerloop.report.measurements import Group
@@ -63,6 +63,11 @@ def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], left:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def folded(title: str, body: str, *, shown: bool = False) -> str:
+    """A block of HTML that the reader folds and unfolds by its title, which is plain text."""
+    return f"<details{' open' if shown else ''}><summary>{escaped(title)}</summary>{body}</details>"
+
+
 def escaped(text: str) -> str:
     """Untrusted text, escaped so that HTML shows it literally."""
     return html.escape(printable(text, LIMIT))
@@ -102,9 +107,7 @@ def _returns_table(group: Group) -> str:
     heads += ["meta-iterations", "trajectories", "tasks"]
     rows = []
     for result in group.rows:
-        points = [
-            nonbreaking(with_interval(*point, "return")) if (point := result.at(i)) else "" for i in steps
-        ]
+        points = [nonbreaking(result.shown_at(step)) for step in steps]
         found, length = result.measurement, result.measurement.trained_meta_steps
         assert isinstance(found, ReturnMeasurement)
         cells = [_name(result), *points, "" if length is None else grouped(length)]
@@ -123,12 +126,11 @@ def _row_class(group: Group, result: Result) -> str:
 def _result_row(result: Result, normalizes: bool) -> list[str]:
     found = result.measurement
     assert isinstance(found, ScoreMeasurement)
-    points = [result.at(step) for step in (0, 1, found.inner_steps)]
     length = found.trained_meta_steps
     most, per = "at most " if found.groups else "", " per class" if found.ways else ""
     return [
         _name(result),
-        *("" if point is None else nonbreaking(with_interval(*point, result.score)) for point in points),
+        *(nonbreaking(result.shown_at(step)) for step in (0, 1, found.inner_steps)),
         str(found.inner_steps),
         "" if length is None else grouped(length),
         *([found.normalization or ""] if normalizes else []),

@@ -134,18 +134,15 @@ def labels_of(members: Sequence[Trained | ExperimentRunner]) -> list[str]:
     """
     paths = [Path(member.source) for member in members]
     places = [path.parent if SEED.fullmatch(path.name) else path for path in paths]
-    return first_distinct(
-        [member.config.spec.title for member in members],
-        [place.name for place in places],
-        list(map(str, places)),
-        [member.source for member in members],
-        [f"{member.source} ({i})" for i, member in enumerate(members, 1)],
-    )
+    titles = [member.config.spec.title for member in members]
+    names = [place.name for place in places]
+    return first_distinct([member.source for member in members], titles, names, list(map(str, places)))
 
 
-def first_distinct(*choices: list[str]) -> list[str]:
-    """The first choice of labels that are all different."""
-    return next(labels for labels in choices if len(set(labels)) == len(labels))
+def first_distinct(sources: list[str], *choices: list[str]) -> list[str]:
+    """The first choice of labels that are all different; else the sources, numbered if some are equal."""
+    numbered = [f"{source} ({i})" for i, source in enumerate(sources, 1)]
+    return next(labels for labels in (*choices, sources, numbered) if len(set(labels)) == len(labels))
 
 
 def _measured(label: str, trained: Trained, tasks: int, progress_for: ProgressFor) -> Result:

@@ -11,13 +11,14 @@ from innerloop.errors import InnerloopError
 from innerloop.io.folders import OutputFolder
 from innerloop.report import examples, film_strip, settings_table
 from innerloop.report.comparison import Result
-from innerloop.report.figure_files import rendered, save_figures, svg
-from innerloop.report.html_blocks import document, episode_block, escaped, nonbreaking, results_table
+from innerloop.report.figure_files import framed, rendered, save_figures
+from innerloop.report.html_blocks import document, episode_block, escaped, folded, nonbreaking, results_table
 from innerloop.report.measurements import Group
 from innerloop.report.plots import runs as curves
 from innerloop.report.plots.runs import Curve, Training
 from innerloop.report.plots.style import draw_figure
 from innerloop.report.sentences import adaptation_caption, conditions, training_caption, verdict
+from innerloop.training.storage.run_directory import RunFile
 
 EPISODES = (
     '<p class="soft">Support: the labelled examples to adapt to. Each query with its true label, then the answer '
@@ -45,10 +46,22 @@ def write(
     """
     sections = []
     for number, group in enumerate(groups):
+        _warn_of_missing_records(group)
         sections.append(_section(group, number))
         done(group.title)
     with draft as path:
         path.write_text(_page(groups, sections), encoding="utf-8")
+
+
+def _warn_of_missing_records(group: Group) -> None:
+    """Warn of runs in whose folder a record is missing or empty, so that the page lacks what it holds."""
+    for run in group.members:
+        records = {RunFile.METRICS: run.metrics, RunFile.ENVIRONMENT: run.environment}
+        for name, found in records.items():
+            if run.trained.folder is not None and not found:
+                what = "training curves" if name is RunFile.METRICS else "environment"
+                why = f"{run.trained.folder / name} is missing or empty"
+                warnings.warn(f"innerloop: the report omits the {what} of {run.label} ({why})", stacklevel=2)
 
 
 def _page(groups: Sequence[Group], sections: Sequence[str]) -> str:
@@ -76,10 +89,7 @@ def _section(group: Group, number: int) -> str:
         figures["training"] = trained
     _keep(group.members, figures)
     captions = {"adaptation": adaptation_caption(group), "training": training_caption(group)}
-    shown = "".join(
-        f"<figure>{svg(figure, name)}<figcaption>{nonbreaking(captions[name])}</figcaption></figure>"
-        for name, figure in figures.items()
-    )
+    shown = "".join(framed(figure, name, captions[name]) for name, figure in figures.items())
     return "\n".join(
         [
             f'<h2 id="g{number}">{escaped(group.title)}</h2>',
@@ -104,8 +114,7 @@ def training_figure(group: Group) -> Figure | None:
     kept = [Training(run.label, [member.metrics for member in run.members]) for run in group.runs]
     if not any(lines for one in kept for lines in one.metrics):
         return None
-    score = group.runs[0].score
-    return draw_figure(curves.training_grid(kept, score), curves.training_curves, kept, score)
+    return curves.training_figure(kept, group.runs[0].score)
 
 
 def _keep(runs: Sequence[Result], figures: dict[str, Figure]) -> None:
@@ -126,7 +135,7 @@ def _wave_blocks(group: Group) -> str:
         table = run.trained.config.data.spec.needs_file
         drawn, what = (examples.fits(run), "group") if table else (examples.waves(run), "wave")
         _keep([run], {f"{what}-{i}": figure for i, figure in enumerate(drawn, 1)})
-        shown = "".join(f"<figure>{svg(figure, f'a {what}')}</figure>" for figure in drawn)
+        shown = "".join(framed(figure, f"a {what}") for figure in drawn)
         return f'<div class="waves">{shown}</div>'
 
     return _example_blocks(group, waves)
@@ -150,7 +159,7 @@ def _policy_blocks(group: Group) -> str:
     def shown(run: Result) -> str:
         figure = draw(run)
         _keep([run], {name: figure})
-        return f"<figure>{svg(figure, alt)}</figure>"
+        return framed(figure, alt)
 
     return hint + _example_blocks(group, shown)
 
@@ -158,13 +167,12 @@ def _policy_blocks(group: Group) -> str:
 def _example_blocks(group: Group, draw: Callable[[Result], str]) -> str:
     """The examples of every run, from the first seed if there are several; those of the first run are unfolded."""
     shown = [run.members[0] for run in group.runs]
-    return "".join(_folded(run, draw(run), run is shown[0]) for run in shown)
+    return "".join(folded(_name(run), draw(run), shown=run is shown[0]) for run in shown)
 
 
 EXAMPLES = {"accuracy": _episode_blocks, "loss": _wave_blocks, "return": _policy_blocks}
 
 
-def _folded(run: Result, body: str, shown: bool) -> str:
-    """The examples of one run, folded under its name."""
-    name = escaped(f"{run.label}: {run.trained.source}" if run.trained.folder else run.label)
-    return f"<details{' open' if shown else ''}><summary>{name}</summary>{body}</details>"
+def _name(run: Result) -> str:
+    """The name of a run over its examples."""
+    return f"{run.label}: {run.trained.source}" if run.trained.folder else run.label

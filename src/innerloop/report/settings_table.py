@@ -8,7 +8,7 @@ from innerloop.config.serialization import flattened
 from innerloop.config.specs import SETTINGS
 from innerloop.io.untrusted import JsonObject
 from innerloop.report.comparison import Result
-from innerloop.report.html_blocks import escaped, table
+from innerloop.report.html_blocks import escaped, folded, table
 from innerloop.report.measurements import Group
 
 CONV4 = ("filters", "downsample", "features")
@@ -24,7 +24,7 @@ def config_table(group: Group) -> str:
     columns = [{name: f[name] for name in sorted(apply, key=same.__contains__)} for f in flat]
     heads = ["setting", *(run.label for run in group.members)]
     note = '<p class="soft">Settings that differ come first.</p>' if len(flat) > 1 else ""
-    return folded(f"Settings: {group.title}", heads, columns, same, note)
+    return folded_table(f"Settings: {group.title}", heads, columns, same, note)
 
 
 def applies(config: Config, name: str) -> bool:
@@ -56,10 +56,10 @@ def environment_table(runs: Sequence[Result]) -> str:
     if not kept:
         return ""
     labels = [", ".join(labels) if len(kept) > 1 else "all runs" for labels, _ in kept]
-    return folded("Environment", ["", *labels], [facts for _, facts in kept])
+    return folded_table("Environment", ["", *labels], [facts for _, facts in kept])
 
 
-def folded(
+def folded_table(
     title: str, heads: Sequence[str], columns: Sequence[JsonObject], same: Container[str] = (), note: str = ""
 ) -> str:
     """A folded table with a row for each name in any column; `heads` begins with that of the names.
@@ -69,8 +69,7 @@ def folded(
     names = dict.fromkeys(name for facts in columns for name in facts)
     cells = lambda name: [name, *(_as_text(facts.get(name, "")) for facts in columns)]
     rows = [("same" if name in same else "", list(map(escaped, cells(name)))) for name in names]
-    body = note + table(list(map(escaped, heads)), rows, len(heads))
-    return f"<details><summary>{escaped(title)}</summary>{body}</details>"
+    return folded(title, note + table(list(map(escaped, heads)), rows, len(heads)))
 
 
 def _as_text(value: object) -> str:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 
 from innerloop.errors import InnerloopError
@@ -160,6 +161,11 @@ def training_curves(trainings: Sequence[Training], score: str, axes: Panels | Ax
     _count_steps(panes[-1], {line["step"] for t in trainings for lines in t.metrics for line in lines})
     style.legend(panes[0], len(trainings))
     return axes
+
+
+def training_figure(trainings: Sequence[Training], score: str) -> Figure:
+    """`training_curves` as a figure for a page."""
+    return style.draw_figure(training_grid(trainings, score), training_curves, trainings, score)
 
 
 def _logarithmic(ax: Axes) -> None:

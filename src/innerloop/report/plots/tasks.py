@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from innerloop.errors import InnerloopError
+from innerloop.io.text import counted
 from innerloop.report.plots.style import COLOURS, SHADES, Grid, Panels, ink, label
 
 TASK = Grid(height=3.1, width=4.2)
@@ -34,7 +35,7 @@ def wave(
     ax = TASK.one(ax)
     ax.plot(x, truth, color=ink(), linewidth=1.2, linestyle=":", label="true wave")
     for colour, (step, y) in zip(shades, answers.items(), strict=True):
-        ax.plot(x, y, color=colour, linewidth=2, label=_after(step))
+        ax.plot(x, y, color=colour, linewidth=2, label=f"after {counted(step, 'step')}")
     ax.plot(*support, "o", color=COLOURS[1], markersize=6, label="support points", zorder=3)
     ax.set_xlabel("x")
     ax.set_ylabel("y")
@@ -61,7 +62,7 @@ def predictions(
     shades = _shades(len(answers))
     ax = TASK.one(ax)
     for colour, (step, y) in zip(shades, answers.items(), strict=True):
-        ax.plot(truth, y, ".", color=colour, markersize=5, label=_after(step))
+        ax.plot(truth, y, ".", color=colour, markersize=5, label=f"after {counted(step, 'step')}")
     ends = (float(truth.min()), float(truth.max()))
     ax.plot(ends, ends, color=ink(), linewidth=1, linestyle=":")
     ax.set_title(label(title), fontsize=11, loc="right")
@@ -77,10 +78,6 @@ def _shades(answers: int) -> Sequence[str]:
         hint = f"choose among the inner steps; at most {len(SHADES)} can be told apart"
         raise InnerloopError("answers", f"must be 1 to {len(SHADES)}", got=answers, hint=hint)
     return SHADES[::2] if answers == 2 else SHADES[-answers:]
-
-
-def _after(step: int) -> str:
-    return f"after {step} step{'s' if step != 1 else ''}"
 
 
 def walks_grid(goals: int, policies: int) -> Grid:
@@ -113,7 +110,7 @@ def walks(
             axes[i, j].set_xlim(-reach, reach)
             axes[i, j].set_ylim(-reach, reach)
     for j, ax in enumerate(axes[0]):
-        ax.set_title(f"after {j} update{'s' if j != 1 else ''}" if j else "before", fontsize=11)
+        ax.set_title(f"after {counted(j, 'update')}" if j else "before", fontsize=11)
     return axes
 
 
