@@ -170,7 +170,7 @@ def test_samples_lie_among_the_examples(examples: np.ndarray):
 @pytest.mark.parametrize("format", ["stablehlo", "onnx"])
 def test_a_network_that_is_not_the_learner_is_not_written(format, tmp_path: Path, monkeypatch):
     """Here it lacks the examples that it needs."""
-    monkeypatch.setattr("innerloop.learner.exporting.network.needs_examples", lambda *given: False)
+    monkeypatch.setattr("innerloop.learner.programs.Programs.needs_examples", lambda *given: False)
     with pytest.raises(
         InnerloopError, match="would not predict as the learner does, got outputs that differ"
     ):

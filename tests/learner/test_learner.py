@@ -17,6 +17,7 @@ from innerloop.errors import InnerloopError
 from innerloop.learner.learner import Learner
 from innerloop.nn import MLP
 from innerloop.nn.losses import BatchLoss, cross_entropy, mean_squared_error
+from innerloop.nn.normalization import predict
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,25 @@ def test_one_answer_does_not_depend_on_the_other_queries(normalized, mode):
     assert together.shape == (70, 3)
     for i in (0, 66, 69):
         np.testing.assert_allclose(learner.predict_proba(queries[i : i + 1])[0], together[i], rtol=1e-4)
+
+
+def test_many_examples_take_part_in_predictions_that_need_them_alone(normalized):
+    x, number = blobs(each=30)
+    sizes = []
+
+    def recorded(params, inputs):
+        sizes.append(len(inputs))
+        return inputs @ params
+
+    linear = Learner(jnp.zeros((4, 3)), maml(cross_entropy(recorded), INNER)).fit(x, number)
+    linear.predict(x[:3])
+    sizes.clear()
+    linear.predict(x[:5])  # traced again, for more queries
+    assert sizes == [2]
+    learner = Learner(normalized.params, ALGORITHM).fit(x, number)
+    apply = lambda params, inputs: params(inputs)
+    with_all = predict(apply, learner.params_, learner.support_, x[:3].astype(np.float32), "inductive")
+    np.testing.assert_allclose(learner.predict_proba(x[:3]), jax.nn.softmax(with_all), rtol=1e-4)
 
 
 def test_transductive_answers_do(normalized):

@@ -23,8 +23,6 @@ from innerloop.io.untrusted import JsonObject, parse_json
 from innerloop.learner import validation
 from innerloop.learner.labels import as_array
 from innerloop.learner.programs import unadapted
-from innerloop.learner.samples import support_pairs
-from innerloop.nn.normalization import predict
 from innerloop.training.storage import weights
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ def save(learner: "Learner", path: Path, *, overwrite: bool = False) -> None:
     leaves = zip(paths(learner.params_), jax.tree.leaves(learner.params_), strict=True)
     arrays = {f"params/{name}": np.asarray(leaf) for name, leaf in leaves}
     arrays["losses"] = learner.losses_
-    if needs_examples(learner, learner.params_, learner.support_):
+    if learner._programs.needs_examples(learner.params_, learner.support_):
         arrays["support"] = learner.support_
     example = {"shape": learner.support_.shape[1:], "dtype": str(learner.support_.dtype)}
     labels = learner.classes_.tolist() if learner.classification else None
@@ -109,28 +107,8 @@ def load(learner: "Learner", path: Path) -> None:
         learner.target_shape_ = target_shape
 
 
-def needs_examples(learner: "Learner", params: Params, like: np.ndarray) -> bool:
-    """Whether predictions with these parameters depend on the examples, tested with similar ones.
-
-    Args:
-        learner: holds the model and its normalisation.
-        params: the adapted parameters.
-        like: the examples, with the shape and type that the model takes; if empty, random numbers are tried.
-    """
-    if learner.normalization == "transductive":
-        return False
-    apply, params = learner.loss.predictor(params)
-    outputs = jax.jit(
-        lambda examples, queries: predict(apply, params, examples, queries, learner.normalization)
-    )
-    return any(
-        not np.array_equal(outputs(one, queries), outputs(other, queries), equal_nan=True)
-        for queries, one, other in support_pairs(like)
-    )
-
-
 def _needs_examples_of(learner: "Learner", params: Params, like: np.ndarray, who: str) -> bool:
-    """`needs_examples` for a file. Raises InnerloopError if the model does not take examples of its shape."""
+    """`Programs.needs_examples` for a file. Raises InnerloopError if the model does not take examples of its shape."""
     validation.check_example_shape(like.shape[1:], learner.shape, who)
     one = jax.ShapeDtypeStruct((1, *like.shape[1:]), like.dtype)
     try:
@@ -139,7 +117,7 @@ def _needs_examples_of(learner: "Learner", params: Params, like: np.ndarray, who
     except (TypeError, ValueError):
         wrong = "holds an adapted learner of another model: it takes other examples"
         raise InnerloopError(who, wrong, got=f"shape {like.shape[1:]}") from None
-    return needs_examples(learner, params, like)
+    return learner._programs.needs_examples(params, like)
 
 
 def _no_examples(facts: JsonObject, who: str) -> np.ndarray:

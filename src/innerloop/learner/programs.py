@@ -15,11 +15,15 @@ from innerloop.engine.loss import Adapted, is_random, with_state
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError, first_line
 from innerloop.learner.outputs import active_outputs, batch_loss, loss_on_active_outputs
+from innerloop.learner.samples import support_pairs
 from innerloop.nn.normalization import predict
 from innerloop.parallel.compile_once import compile_once
 
 QUERIES = 64
 """Examples predicted at a time."""
+
+FEW = 64
+"""Up to this many examples of `fit` are passed to the model with each query, whether predictions need them or not."""
 
 
 class Programs:
@@ -32,6 +36,7 @@ class Programs:
         self.algorithm, self.normalization = algorithm, normalization
         self._output_shapes: dict[Hashable, tuple[int, ...]] = {}
         self._compiled: dict[int | None, tuple[Callable[..., PyTree], Callable[..., PyTree]]] = {}
+        self._depends: tuple[Params, bool] | None = None
 
     def __reduce__(self) -> tuple[type["Programs"], tuple[Algorithm, Normalization]]:
         return Programs, (self.algorithm, self.normalization)
@@ -65,12 +70,35 @@ class Programs:
     ) -> np.ndarray:
         """The outputs in use for `queries`, `[examples, ...]`."""
         compiled = self._compiled_for(ways)[1]
-        run = lambda some: np.asarray(compiled(params, support, some))
         if self.normalization == "transductive":
-            return run(queries)
+            return np.asarray(compiled(params, support[:1], queries))
+        if len(support) > FEW and not self._needs_all(params, support):
+            support = support[:1]
+        run = lambda some: np.asarray(compiled(params, support, some))
         # Queries are independent: predict them in pieces, padded to a few sizes to limit compilations.
         pieces = [queries[i : i + QUERIES] for i in range(0, len(queries), QUERIES)]
         return np.concatenate([run(_filled(piece))[: len(piece)] for piece in pieces])
+
+    def needs_examples(self, params: Params, like: np.ndarray) -> bool:
+        """Whether predictions with these parameters depend on the examples, tested with similar ones.
+
+        Args:
+            params: the adapted parameters.
+            like: the examples, with the shape and type that the model takes; if empty, random numbers are tried.
+        """
+        if self.normalization == "transductive":
+            return False
+        outputs = self._compiled_for(None)[1]
+        return any(
+            not np.array_equal(outputs(params, one, queries), outputs(params, other, queries), equal_nan=True)
+            for queries, one, other in support_pairs(like)
+        )
+
+    def _needs_all(self, params: Params, support: np.ndarray) -> bool:
+        """`needs_examples`, remembered for the parameters of the last call."""
+        if self._depends is None or self._depends[0] is not params:
+            self._depends = params, self.needs_examples(params, support)
+        return self._depends[1]
 
     def _compiled_for(self, ways: int | None) -> tuple[Callable[..., PyTree], Callable[..., PyTree]]:
         """`_adapt(params, support)` and `_outputs(params, support, queries)`, compiled."""

@@ -16,7 +16,6 @@ from jaxtyping import Array
 
 from innerloop.config.schema import Normalization
 from innerloop.learner.outputs import active_outputs
-from innerloop.learner.persistence import needs_examples
 from innerloop.learner.samples import numbers_in_use
 from innerloop.learner.validation import Numbers
 from innerloop.nn.normalization import predict
@@ -70,7 +69,7 @@ def network_of(
         shape: the shape of one example before preprocessing (None: as the model takes it).
     """
     numbers = numbers_in_use(learner)
-    held = needs_examples(learner, learner.params_, learner.support_)
+    held = learner._programs.needs_examples(learner.params_, learner.support_)
     outputs = _outputs(learner, held)
     dtype = _promoted(learner, outputs)
     function = lambda x: _finished(learner, outputs(_prepared(x, numbers, before).astype(dtype)), after)
