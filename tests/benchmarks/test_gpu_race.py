@@ -164,6 +164,7 @@ def test_what_ends_the_command(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_processes")
 def test_a_dry_run_of_the_real_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The code of a GPU in three precisions on a CPU, and its gradient against float64."""
     found: list[dict[str, Any]] = []
