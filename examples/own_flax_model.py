@@ -84,7 +84,7 @@ def from_linen():
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that it runs")
-    steps = 300 if parser.parse_args().smoke else 10_000
+    steps = 150 if parser.parse_args().smoke else 10_000
     wave = np.linspace(-5, 5, 20, dtype=np.float32)[:, None]
     for name, (params, loss_fn) in (("NNX", from_nnx()), ("Linen", from_linen())):
         algorithm = maml(loss_fn, InnerLoop(optax.sgd(0.02), steps=3))

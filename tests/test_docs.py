@@ -85,10 +85,13 @@ def test_links_lead_to_files(page: Path) -> None:
             assert (page.parent / target.split("#")[0]).exists(), target
 
 
-def test_every_extra_is_in_the_page_of_the_installation() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+def test_the_page_of_the_installation_has_every_extra_and_the_oldest_versions() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     page = (ROOT / "docs" / "getting-started" / "installation.md").read_text()
-    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.M)) == sorted(extras)
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.M)) == sorted(project["optional-dependencies"])
+    told = re.findall(r"(Python|JAX)(?: has to be)?\s([\d.]+) or later", page)
+    jax = next(name for name in project["dependencies"] if name.startswith("jax>="))
+    assert told == [("Python", project["requires-python"].lstrip(">=")), ("JAX", jax.removeprefix("jax>="))]
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -60,7 +60,7 @@ def main() -> None:
     s = Sizes(width=asked.width, window=asked.window, chunk=asked.window, context=asked.context)
     setting, seeds = Setting(s, asked.steps, 200, asked.rate), asked.seeds
     if asked.smoke:
-        setting, seeds = Setting(Sizes(16, 2, 1, 1, 16, 16, 64), 8, 3, 1.0), 1
+        setting, seeds = Setting(Sizes(16, 2, 1, 1, 16, 16, 64), 8, 3, 1.0, update_bytes=512), 1
     count = sum(x.size for x in jax.tree.leaves(decoder(jax.random.key(0), setting.sizes)))
     found = []
     for seed in range(seeds):

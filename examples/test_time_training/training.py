@@ -16,32 +16,30 @@ from .algorithm import TestTimeTraining, test_time_training
 from .decoder import Sizes, decoder
 from .text import Text, python_sources
 
-UPDATE_BYTES = 8192
-"""Bytes of text per update of the outer loop, unless one text is longer."""
-
 DYNAMIC_RATES = (0.3, 1.0, 3.0, 10.0, 30.0)
 """Step sizes for dynamic evaluation; the best one on the test text itself is reported, to its advantage."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What to train: sizes, updates of the outer loop, test pieces and the inner step size."""
+    """What to train: sizes, updates of the outer loop, test pieces, the inner step size and the bytes of an update."""
 
     sizes: Sizes
     steps: int
     pieces: int
     rate: float
+    update_bytes: int = 8192
 
     @property
     def meta_batch(self) -> int:
-        """Texts per update."""
-        return max(1, UPDATE_BYTES // self.sizes.context)
+        """Texts per update: one if it is longer than `update_bytes`."""
+        return max(1, self.update_bytes // self.sizes.context)
 
     @property
     def digest(self) -> str:
         """A digest of the setting and the text; keep results of a changed program in another folder."""
         texts = [np.asarray(text.text).tobytes() for text in sources(self.sizes.context + 1)]
-        said = repr((self, UPDATE_BYTES, DYNAMIC_RATES)).encode()
+        said = repr((self, DYNAMIC_RATES)).encode()
         return hashlib.sha256(b"".join([said, *texts])).hexdigest()[:8]
 
 

@@ -146,7 +146,7 @@ def test_rewards_that_are_all_zero_move_nothing(outer: str, rule: Any):
 @pytest.mark.parametrize("normalise", [True, False])
 def test_equal_rewards_keep_everything_finite(normalise: bool):
     """Equal pay, and no baseline: the advantages differ by what is left of the trajectory alone."""
-    algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.5), 2), outer_loss_fn=surrogates.ratio)
+    algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.5), 1), outer_loss_fn=surrogates.ratio)
     processor = SampleProcessor(baseline="none", normalise=normalise)
     sampler = MetaSampler(Even(horizon=3, pay=1.0), algorithm, processor, 3)
     step = OUTER["adam"](MetaObjective(sampler.replayed))
