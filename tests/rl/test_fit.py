@@ -98,7 +98,7 @@ def iterations(environment: Any, policy: Any = GAUSSIAN) -> Any:
 def cartpole() -> GymnasiumFamily:
     gymnasium = pytest.importorskip("gymnasium")
     tasks = lambda key: jax.random.uniform(key, (1,))
-    return GymnasiumFamily(lambda: gymnasium.make("CartPole-v1"), tasks, 5, lambda environment, task: None)
+    return GymnasiumFamily(lambda: gymnasium.make("CartPole-v1"), tasks, lambda environment, task: None, 5)
 
 
 def policy(kind: type, observations: int, actions: int) -> Any:
