@@ -1,9 +1,9 @@
 """Time one MAML-TRPO meta-iteration on 2D navigation (20 tasks, 20 trajectories, H 100) beside PyTorch and NumPy.
 
-python -m benchmarks.rl.meta_iteration                    time both in turn; print one JSON object
-python -m benchmarks.rl.meta_iteration --share 1          curvature from all tasks, as in the PyTorch ports
-python -m benchmarks.rl.meta_iteration --alone            only ours, without the peer
-python -m benchmarks.rl.meta_iteration --write            also write the result file and the table in docs/guides/rl.md
+python -m benchmarks.rl.meta_iteration                      time both in turn; print one JSON object
+python -m benchmarks.rl.meta_iteration --fisher-fraction 1  curvature from all tasks, as in the PyTorch ports
+python -m benchmarks.rl.meta_iteration --alone              only ours, without the peer
+python -m benchmarks.rl.meta_iteration --write              also write the result and the table in docs/guides/rl.md
 
 Wall seconds are what a user waits; CPU seconds are the cost, also when other work runs at the same time. The peer,
 `benchmarks.speed.peers.navigation`, follows the PyTorch ports of MAML. Both use the same settings, shapes and number of
@@ -40,14 +40,14 @@ AT_ONCE = 5
 class Ours:
     """Meta-iterations as a training run dispatches them."""
 
-    def __init__(self, share: float, threads: int):
+    def __init__(self, fraction: float, threads: int):
         import jax
 
         from innerloop.training.reinforcement import RLExperiment
 
         use_cores(threads)
         config = preset(PRESET)
-        e = RLExperiment(replace(config, rl=replace(config.rl, fisher_fraction=share)))
+        e = RLExperiment(replace(config, rl=replace(config.rl, fisher_fraction=fraction)))
         self.loop, self.wait = e.outer_loop(), jax.block_until_ready
         self.state = self.loop.start(e.init_params(), e.keys().tasks)
 
@@ -60,9 +60,9 @@ class Ours:
         return {"seconds": time.perf_counter() - begun}
 
 
-def processes(share: float, threads: int, python: Path | None) -> dict[str, list[str]]:
+def processes(fraction: float, threads: int, python: Path | None) -> dict[str, list[str]]:
     """The contenders' command lines."""
-    settings = [str(share), str(threads)]
+    settings = [str(fraction), str(threads)]
     found = {"innerloop": [sys.executable, "-m", "benchmarks.rl.meta_iteration", "--serve", *settings]}
     if python is not None:
         found["pytorch"] = [str(python), "-m", "benchmarks.speed.peers.navigation", *settings]
@@ -103,7 +103,10 @@ def main(argv: list[str] | None = None) -> int:
     """Time the contenders and print the record."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument(
-        "--share", type=float, default=preset(PRESET).rl.fisher_fraction, help="share of tasks for curvature"
+        "--fisher-fraction",
+        type=float,
+        default=preset(PRESET).rl.fisher_fraction,
+        help="fraction of the tasks for curvature",
     )
     made.add_argument("--threads", type=int, default=2, help="cores per contender")
     made.add_argument("--turns", type=int, default=5, help="turns per contender")
@@ -111,15 +114,15 @@ def main(argv: list[str] | None = None) -> int:
     made.add_argument("--python", type=Path, default=peers_python(), help="a Python with torch")
     made.add_argument("--alone", action="store_true", help="only ours")
     made.add_argument("--write", action="store_true", help="write the result file and the docs' table")
-    made.add_argument("--serve", nargs=2, metavar=("SHARE", "THREADS"), help=argparse.SUPPRESS)
+    made.add_argument("--serve", nargs=2, metavar=("FRACTION", "THREADS"), help=argparse.SUPPRESS)
     a = made.parse_args(argv)
     if a.serve:
-        share, threads = float(a.serve[0]), int(a.serve[1])
-        serve(lambda: Ours(share, threads), threads)  # pyright: ignore
+        fraction, threads = float(a.serve[0]), int(a.serve[1])
+        serve(lambda: Ours(fraction, threads), threads)  # pyright: ignore
         return 0
-    if a.iterations % AT_ONCE or min(a.iterations, a.turns, a.threads) < 1 or not 0 < a.share <= 1:
+    if a.iterations % AT_ONCE or min(a.iterations, a.turns, a.threads) < 1 or not 0 < a.fisher_fraction <= 1:
         print(
-            "meta_iteration: counts must be 1 or more, --iterations a multiple of 5, --share in (0, 1].",
+            "meta_iteration: counts must be 1 or more, --iterations a multiple of 5, --fisher-fraction in (0, 1].",
             file=sys.stderr,
         )
         return 2
@@ -130,8 +133,15 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2
     load = round(os.getloadavg()[0], 2)
-    found = timed(processes(a.share, a.threads, None if a.alone else a.python), a.turns, a.iterations)
-    settings = {"fisher_fraction": a.share, "threads": a.threads, "turns": a.turns, "load_before": load}
+    found = timed(
+        processes(a.fisher_fraction, a.threads, None if a.alone else a.python), a.turns, a.iterations
+    )
+    settings = {
+        "fisher_fraction": a.fisher_fraction,
+        "threads": a.threads,
+        "turns": a.turns,
+        "load_before": load,
+    }
     ratios = {} if a.alone else ratio(found)
     record = {**found, **ratios, **settings, **circumstances()}
     print(json.dumps(record))

@@ -85,7 +85,7 @@ def test_medians_and_ratios_by_hand():
 
 
 def test_bad_requests_are_told(capsys: pytest.CaptureFixture, tmp_path: Path):
-    for words in (["--share", "0"], ["--iterations", "7"], ["--python", str(tmp_path / "none")]):
+    for words in (["--fisher-fraction", "0"], ["--iterations", "7"], ["--python", str(tmp_path / "none")]):
         assert meta_iteration.main(words) == 2
         assert "meta_iteration: " in capsys.readouterr().err
 

@@ -73,13 +73,13 @@ class Bowl(MetaObjective):
         return jnp.zeros(()), jnp.zeros(())
 
 
-@pytest.mark.parametrize("make", [gradient_update, lambda *given: ppo_update(*given, epochs=2)])
+@pytest.mark.parametrize("make", [gradient_update, lambda rule: ppo_update(rule, epochs=2)])
 def test_policies_too(make: Any):
     params = {"w": jnp.array([3.0, 4.0])}
-    step = make(Bowl(ALGORITHM), optax.lbfgs())
+    step = make(optax.lbfgs())
     state = step.init(params)
     for _ in range(2):
-        params, state, _ = step.step(params, state, Task(X, X))
+        params, state, _ = step.step(Bowl(ALGORITHM), params, state, Task(X, X))
     assert float(jnp.sum(params["w"] ** 2)) < 1e-6
 
 

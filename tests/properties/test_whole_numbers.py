@@ -17,8 +17,8 @@ import innerloop.engine.evaluate
 import innerloop as il
 from innerloop.engine.persistent_adam import persistent_adam
 from innerloop.parallel.mesh import task_mesh
-from innerloop.rl import Bandit, MetaIterations, MetaObjective, MetaSampler, SampleProcessor, surrogates
-from innerloop.rl import TrustRegion, evaluate_policy, gradient_update, ppo_update, trpo_update
+from innerloop.rl import Bandit, GymnasiumFamily, MetaIterations, MetaSampler, SampleProcessor, surrogates
+from innerloop.rl import evaluate_policy, gradient_update, ppo_update, trpo_update
 params, tasks, key = {"w": jnp.zeros(2)}, il.Sinusoid(2, 2), jax.random.key(0)
 loss = il.mean_squared_error(lambda params, x: x * params["w"].sum())
 algorithm = il.maml(loss, il.InnerLoop(optax.sgd(0.1), 2))
@@ -28,11 +28,7 @@ evaluator = lambda **changes: innerloop.engine.evaluate.evaluator(algorithm, tas
 classes = il.ClassArrays.from_lists([np.zeros((2, 4, 4, 1), np.float32)] * 2, ["a", "b"])
 curve = innerloop.engine.evaluate.Curve((0,), {"loss": np.zeros((2, 1))})
 sampled = lambda *given: MetaSampler(*given, *[Bandit(), algorithm, SampleProcessor()][len(given):])
-iterations = lambda: MetaIterations(
-    sampled(), gradient_update(MetaObjective(sampled().replayed), optax.sgd(0.1)), meta_batch=2
-)
-def beside(policy, samples):
-    return surrogates.log_probability(policy, samples), samples.log_probs.sum()
+iterations = lambda: MetaIterations(sampled(), gradient_update(optax.sgd(0.1)), meta_batch=2)
 evaluated = lambda **changes: il.evaluate(algorithm, params, tasks, key=key, **{"num_tasks": 4, **changes})
 """
 REFUSED = {
@@ -188,21 +184,14 @@ REFUSED |= {
     "SampleProcessor().",
     "MetaIterations(Bandit(), None, meta_batch=2)": "MetaIterations: needs a MetaSampler, got Bandit.",
     "MetaIterations(sampled(), None, meta_batch=2)": "MetaIterations: needs an outer step, got NoneType; pass "
-    "trpo_update(MetaObjective(sampler.replayed), TrustRegion()), for example.",
-    "MetaObjective(sampled())": "MetaObjective: needs an algorithm, got MetaSampler; pass the sampler's `replayed`.",
+    "trpo_update(), for example.",
+    "trpo_update(sampled())": "trpo_update: needs a TrustRegion, got MetaSampler.",
     **{
-        f"{who}(sampled().replayed, {more})": f"{who}: needs a MetaObjective, got MAML; pass "
-        "MetaObjective(sampler.replayed)."
-        for who, more in {
-            "trpo_update": "TrustRegion()",
-            "ppo_update": "optax.sgd(0.1), 2",
-            "gradient_update": "optax.sgd(0.1)",
-        }.items()
+        f"{who}(0.1)": f"{who}: `optimizer` must be an Optax optimiser, got 0.1; pass optax.adam(1e-3), for example."
+        for who in ("ppo_update", "gradient_update")
     },
-    "trpo_update(MetaObjective(il.maml(surrogates.ratio, algorithm.inner, outer_loss_fn=beside)), TrustRegion())": (
-        "trpo_update: needs a loss with importance weights on the query trajectories, got beside; give the algorithm "
-        "`outer_loss_fn=surrogates.ratio`."
-    ),
+    "GymnasiumFamily(None, None, None)": "GymnasiumFamily: `set_task` must be a function, got NoneType; pass "
+    "`set_task(environment, task)`.",
     "evaluate_policy(algorithm, params, key=key, num_tasks=2)": "evaluate_policy: needs a MetaSampler, got MAML.",
     "iterations().run(None, 0)": "MetaIterations.run: `steps` must be 1 or more, got 0.",
     "iterations().run(None, 1)": "MetaIterations.run: needs a MetaState, got NoneType; pass the state that `init` or "

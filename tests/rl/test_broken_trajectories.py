@@ -14,7 +14,7 @@ from innerloop.engine.curve import join
 from innerloop.engine.diagnosis import Diverged
 from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
-from innerloop.rl import MetaIterations, MetaObjective, MetaSampler, gradient_update, surrogates
+from innerloop.rl import MetaIterations, MetaSampler, gradient_update, surrogates
 from innerloop.rl.environments import Navigation, Transition
 from innerloop.rl.evaluate import _check_broken, evaluator
 from innerloop.rl.policies import GaussianPolicy
@@ -138,9 +138,8 @@ def loop(
     environment: Any, rate: float = 0.1, query: Any = surrogates.ratio, **settings: Any
 ) -> MetaIterations:
     algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.1), 1), outer_loss_fn=query)
-    sampler = MetaSampler(environment, algorithm, SampleProcessor(), 3)
-    step = gradient_update(MetaObjective(sampler.replayed), optax.sgd(rate))
-    return MetaIterations(sampler, step, meta_batch=2, **settings)
+    sampler = MetaSampler(environment, algorithm, trajectories=3)
+    return MetaIterations(sampler, gradient_update(optax.sgd(rate)), meta_batch=2, **settings)
 
 
 def test_an_environment_that_always_breaks():
@@ -186,7 +185,7 @@ def test_an_evaluation_counts_them_and_takes_the_mean_of_the_others(family: Any)
     with pytest.raises(
         InnerloopError, match=r"broke too often .*, got \d+ of 24 broken after (0|1) updates?; keep"
     ):
-        curves.extend(evaluator(sampler, tasks=4, part=2)(POLICY, jax.random.key(1)))
+        curves.extend(evaluator(sampler, num_tasks=4, batch_size=2)(POLICY, jax.random.key(1)))
     found = join(curves)
     assert found.counts["broken"].shape == (4, 2)
     assert 0 < found.counts["broken"].max() < 6

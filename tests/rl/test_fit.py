@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from innerloop.algorithms import joint, maml
+from innerloop.algorithms import maml
 from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
 from innerloop.rl import (
@@ -22,7 +22,6 @@ from innerloop.rl import (
     GymnasiumFamily,
     Locomotion,
     MetaIterations,
-    MetaObjective,
     MetaSampler,
     Navigation,
     Normal,
@@ -38,7 +37,6 @@ from innerloop.rl import (
 from innerloop.rl.fit import check_fit, check_members
 from innerloop.rl.restarting_rollout import restarting_rollout
 from innerloop.rl.rollout import rollout
-from innerloop.rl.sampler import sample_meta_batch
 
 
 class Room(NamedTuple):
@@ -87,23 +85,20 @@ class Walk:
 GAUSSIAN = GaussianPolicy(2, 2, hidden=(4,), key=jax.random.key(0))
 CATEGORICAL = CategoricalPolicy(2, 2, hidden=(), key=jax.random.key(0))
 KEY = jax.random.key(1)
-OBJECTIVE = MetaObjective(maml(surrogates.dice, InnerLoop(optax.sgd(0.1), 1)))
+ALGORITHM = maml(surrogates.dice, InnerLoop(optax.sgd(0.1), 1))
 RNG = np.random.default_rng(0)
 
 
 def iterations(environment: Any, policy: Any = GAUSSIAN) -> Any:
     """The state before training, as a user begins."""
-    algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.1), 1), outer_loss_fn=surrogates.ratio)
-    sampler = MetaSampler(environment, algorithm, SampleProcessor(), 3)
-    step = gradient_update(MetaObjective(sampler.replayed), optax.adam(1e-3))
-    loop = MetaIterations(sampler, step, meta_batch=2)
-    return loop.start(policy, KEY)
+    sampler = MetaSampler(environment, ALGORITHM, trajectories=3)
+    return MetaIterations(sampler, gradient_update(optax.adam(1e-3)), meta_batch=2).start(policy, KEY)
 
 
 def cartpole() -> GymnasiumFamily:
     gymnasium = pytest.importorskip("gymnasium")
     tasks = lambda key: jax.random.uniform(key, (1,))
-    return GymnasiumFamily(lambda: gymnasium.make("CartPole-v1"), tasks, 5, lambda environment, task: None)
+    return GymnasiumFamily(lambda: gymnasium.make("CartPole-v1"), tasks, lambda environment, task: None, 5)
 
 
 def policy(kind: type, observations: int, actions: int) -> Any:
@@ -371,16 +366,12 @@ def test_numpy_and_python_numbers_are_arrays_too():
             "SampleProcessor.gae_lambda: must be a finite number",
         ),
         (lambda: TrustRegion(max_kl=0.0), "TrustRegion.max_kl: must be above 0"),
-        (lambda: TrustRegion(share=1.5), "TrustRegion.share: must be 1 or less"),
-        (lambda: TrustRegion(iterations=0), "TrustRegion.iterations: must be 1 or more"),
+        (lambda: TrustRegion(fisher_fraction=1.5), "TrustRegion.fisher_fraction: must be 1 or less"),
+        (lambda: TrustRegion(cg_steps=0), "TrustRegion.cg_steps: must be 1 or more"),
         (lambda: TrustRegion(damping=-1e-5), "TrustRegion.damping: must be 0 or more"),
-        (lambda: TrustRegion(ratio=0.0), "TrustRegion.ratio: must be above 0"),
-        (lambda: surrogates.clipped(0.0), "clipped: must be above 0"),
-        (
-            lambda: MetaObjective(OBJECTIVE.algorithm.with_inner(steps=0)),
-            "MAML needs an inner step.*use joint",
-        ),
-        (lambda: ppo_update(OBJECTIVE, optax.sgd(0.1), 0), "ppo_update.epochs: must be 1 or more"),
+        (lambda: TrustRegion(backtrack_ratio=0.0), "TrustRegion.backtrack_ratio: must be above 0"),
+        (lambda: ppo_update(optax.sgd(0.1), clip=0.0), "clipped: must be above 0"),
+        (lambda: ppo_update(optax.sgd(0.1), 0), "ppo_update.epochs: must be 1 or more"),
         (lambda: Oracle(Aimless()).observation_size, r"`task_vector` must have one axis, got shape \(\)"),
     ],
 )
@@ -398,22 +389,3 @@ def test_what_an_environment_is_cannot_be_set(kind: Any):
 class Aimless(Walk):
     def task_vector(self, task):
         return task[0]
-
-
-def test_inner_steps_have_trajectories_of_their_own():
-    """The algorithm itself would read all of them at each step: another update than that which acted."""
-    algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.1), 2))
-    sampler = MetaSampler(Walk(), algorithm, SampleProcessor(), 3)
-    keys = jax.random.split(KEY, 2)
-    tasks = jax.eval_shape(lambda: sample_meta_batch(sampler, GAUSSIAN, keys)).tasks
-    gradient = lambda algorithm: MetaObjective(algorithm).gradient
-    with pytest.raises(
-        InnerloopError, match="2 inner steps must read 6 trajectories.*got minibatch None; pass the"
-    ):
-        jax.eval_shape(gradient(algorithm), GAUSSIAN, tasks)
-    with pytest.raises(InnerloopError, match="0 inner steps must read 6 trajectories"):
-        jax.eval_shape(gradient(joint(surrogates.dice, InnerLoop(optax.sgd(0.1), 0))), GAUSSIAN, tasks)
-    with pytest.raises(InnerloopError, match="2 inner steps must read 0 trajectories"):
-        jax.eval_shape(gradient(algorithm), GAUSSIAN, tasks._replace(support=None))
-    with pytest.raises(InnerloopError, match="got minibatch 2"):
-        jax.eval_shape(gradient(algorithm.with_inner(minibatch=2)), GAUSSIAN, tasks)

@@ -1,6 +1,5 @@
 """A user's Gymnasium environments: tasks reach them, seeds decide everything, ends are kept, order is checked."""
 
-import copy
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +19,11 @@ from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
 from innerloop.rl import surrogates
 from innerloop.rl.environments.gymnasium.family import GymnasiumFamily
-from innerloop.rl.environments.gymnasium.pool import Group, Groups, TaskOptions
+from innerloop.rl.environments.gymnasium.pool import Group, Groups
 from innerloop.rl.environments.oracle import Oracle
 from innerloop.rl.fit import check_fit
 from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
 from innerloop.rl.rollout import rollout
-from innerloop.rl.sample_processor import SampleProcessor
 from innerloop.rl.sampler import MetaSampler
 
 
@@ -41,7 +39,6 @@ class Line(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
-        self.task = options["task"] if options else self.task
         self.place, self.time, self.ended = float(self.np_random.normal()), 0, False
         return np.array([self.place, 0.0]), {}
 
@@ -60,8 +57,12 @@ class Line(gymnasium.Env):
         )
 
 
-def family(**settings: Any) -> GymnasiumFamily:
-    return GymnasiumFamily(Line, lambda key: jax.random.uniform(key, (1,)), **{"horizon": 7, **settings})
+def put(environment: Line, task: np.ndarray) -> None:
+    environment.task = task
+
+
+def family(make: Any = Line, horizon: int = 7) -> GymnasiumFamily:
+    return GymnasiumFamily(make, lambda key: jax.random.uniform(key, (1,)), put, horizon)
 
 
 POLICY = GaussianPolicy(2, 1, hidden=(4,), key=jax.random.key(0))
@@ -85,7 +86,7 @@ def told() -> tuple[GymnasiumFamily, Any, Any]:
 def test_one_copy_alone_cannot_restart(wrap: Any):
     """Told before anything is compiled; it would be stepped out of order in the middle of the run."""
     algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.1), 1))
-    sampler = MetaSampler(wrap(family()), algorithm, SampleProcessor(), 4)
+    sampler = MetaSampler(wrap(family()), algorithm, trajectories=4)
     with pytest.raises(InnerloopError, match="so one alone cannot restart; use `restarts=False`"):
         replace(sampler, restarts=True)
 
@@ -122,14 +123,6 @@ def test_actions_are_stretched_to_the_bounds():
     group = Group(family(), 1)
     bounds = [float(group._to_bounds(np.array([a]))[0]) for a in (-3.0, -1.0, 0.0, 1.0, 2.0)]
     np.testing.assert_allclose(bounds, [-0.5, -0.5, -0.125, 0.25, 0.25])
-
-
-def test_a_hook_of_ones_own():
-    def put(environment: Any, task: np.ndarray) -> None:
-        environment.task = task + 100
-
-    _, t = acted(family(set_task=put))
-    assert np.asarray(t.rewards)[:, :, 0].max() < -90
 
 
 def test_stepping_out_of_turn_is_told():
@@ -189,7 +182,7 @@ def test_two_threads_get_different_sets():
 
 def test_discrete_actions():
     chosen = GymnasiumFamily(
-        lambda: gymnasium.make("CartPole-v1"), lambda key: jnp.zeros(1), 5, lambda e, t: None
+        lambda: gymnasium.make("CartPole-v1"), lambda key: jnp.zeros(1), lambda e, t: None, 5
     )
     assert (chosen.discrete, chosen.action_size, chosen.observation_size) == (True, 2, 4)
     policy = CategoricalPolicy(4, 2, hidden=(), key=jax.random.key(0))
@@ -254,48 +247,7 @@ class Unpaid(Line):
 def test_environments_that_are_not_gymnasiums(make: Any, message: str):
     """Told before training, not from within a compiled program."""
     with pytest.raises(InnerloopError, match=message):
-        check_fit(GymnasiumFamily(make, lambda key: jax.random.uniform(key, (1,)), 7), POLICY)
-
-
-class Deaf(Line):
-    """Reads another option alone."""
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        assert options is None or options.get("low") is None
-        return super().reset(seed=seed)
-
-
-def test_an_environment_that_ignores_its_task():
-    settings = Deaf, lambda key: jax.random.uniform(key, (1,)), 7
-    with pytest.raises(
-        InnerloopError, match="does not read `options.*so that all tasks .*; pass `set_task=`"
-    ):
-        GymnasiumFamily(*settings).probe()
-    GymnasiumFamily(*settings, lambda environment, task: None).probe()
-
-
-@pytest.mark.parametrize(
-    "read",
-    [
-        lambda options: options["task"],
-        lambda options: options.get("task"),
-        lambda options: options.pop("task"),
-        lambda options: options.popitem(),
-        lambda options: options.setdefault("task", None),
-        dict,
-        lambda options: {**options},
-        lambda options: {} | options,
-        copy.copy,
-        copy.deepcopy,
-        lambda options: list(options.values()),
-    ],
-)
-def test_every_way_to_read_a_task(read: Any):
-    options = TaskOptions(np.zeros(1))
-    assert "task" in options
-    assert not options.read
-    read(options)
-    assert options.read
+        check_fit(family(make), POLICY)
 
 
 def test_a_probe_closes_its_copy_even_if_it_fails_and_reaches_through_an_oracle():
@@ -305,7 +257,7 @@ def test_a_probe_closes_its_copy_even_if_it_fails_and_reaches_through_an_oracle(
         def close(self) -> None:
             closed.append(self)
 
-    oracle = Oracle(GymnasiumFamily(Closing, lambda key: jax.random.uniform(key, (1,)), 7))
+    oracle = Oracle(family(Closing))
     before = len(closed)
     with pytest.raises(InnerloopError, match="`reset` must return"):
         oracle.probe()
@@ -317,4 +269,4 @@ def test_an_action_space_that_does_not_fit():
         action_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
 
     with pytest.raises(InnerloopError, match="the action space is unsupported"):
-        GymnasiumFamily(Unbounded, lambda key: jnp.zeros(1))
+        family(Unbounded)

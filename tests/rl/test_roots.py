@@ -19,12 +19,10 @@ from innerloop.rl import (
     Categorical,
     GaussianPolicy,
     MetaIterations,
-    MetaObjective,
     MetaSampler,
     Navigation,
     SampleProcessor,
     Transition,
-    TrustRegion,
     gradient_update,
     ppo_update,
     surrogates,
@@ -118,9 +116,9 @@ def test_forbidden_actions():
 
 
 OUTER = {
-    "adam": lambda objective: gradient_update(objective, optax.adam(0.1)),
-    "ppo": lambda objective: ppo_update(objective, optax.adam(0.1), 2),
-    "trpo": lambda objective: trpo_update(objective, TrustRegion()),
+    "adam": gradient_update(optax.adam(0.1)),
+    "ppo": ppo_update(optax.adam(0.1), 2),
+    "trpo": trpo_update(),
 }
 
 
@@ -134,10 +132,8 @@ OUTER = {
     ids=["adam, clipped inside", "ppo, adam inside", "trpo"],
 )
 def test_rewards_that_are_all_zero_move_nothing(outer: str, rule: Any):
-    algorithm = maml(surrogates.dice, InnerLoop(rule, 1), outer_loss_fn=surrogates.ratio)
-    sampler = MetaSampler(Even(horizon=3), algorithm, SampleProcessor(), 3)
-    step = OUTER[outer](MetaObjective(sampler.replayed))
-    loop = MetaIterations(sampler, step, meta_batch=2)
+    sampler = MetaSampler(Even(horizon=3), maml(surrogates.dice, InnerLoop(rule, 1)), trajectories=3)
+    loop = MetaIterations(sampler, OUTER[outer], meta_batch=2)
     state, info = loop.run(loop.start(GAUSSIAN, jax.random.key(1)), 2)
     jax.tree.map(np.testing.assert_array_equal, state.params, GAUSSIAN)
     np.testing.assert_array_equal(info.grad_norm, 0)
@@ -149,8 +145,7 @@ def test_equal_rewards_keep_everything_finite(normalise: bool):
     algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.5), 1), outer_loss_fn=surrogates.ratio)
     processor = SampleProcessor(baseline="none", normalise=normalise)
     sampler = MetaSampler(Even(horizon=3, pay=1.0), algorithm, processor, 3)
-    step = OUTER["adam"](MetaObjective(sampler.replayed))
-    loop = MetaIterations(sampler, step, meta_batch=2)
+    loop = MetaIterations(sampler, OUTER["adam"], meta_batch=2)
     state, _ = loop.run(loop.start(GAUSSIAN, jax.random.key(1)), 2)
     assert np.isfinite(ravel_pytree(state.params)[0]).all()
 

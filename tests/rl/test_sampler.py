@@ -15,13 +15,14 @@ from rl_cases import PLAIN, table_policy
 from innerloop.algorithms import anil, cavia, imaml, joint, maml, meta_sgd, online_maml, protomaml
 from innerloop.engine.inner import InnerLoop
 from innerloop.errors import InnerloopError
-from innerloop.rl import MetaObjective, evaluate_policy, surrogates
+from innerloop.rl import evaluate_policy, surrogates
 from innerloop.rl.baseline import _features
 from innerloop.rl.environments import Bandit, Navigation, Oracle, TabularMDP
 from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
 from innerloop.rl.rollout import Trajectories, rollout
 from innerloop.rl.sample_processor import SampleProcessor
 from innerloop.rl.sampler import MetaSampler, sample_meta_batch
+from innerloop.rl.updates import MetaObjective
 
 STEPS, K, H = 2, 3, 6
 POLICY = GaussianPolicy(2, 2, hidden=(8,), key=jax.random.key(0))

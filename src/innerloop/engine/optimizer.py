@@ -8,7 +8,14 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.types import Params
-from innerloop.errors import explained
+from innerloop.errors import InnerloopError, explained
+
+
+def check_optimizer(optimizer: object, who: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, unless this is an Optax optimiser."""
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        hint = "pass optax.adam(1e-3), for example"
+        raise InnerloopError(who, "`optimizer` must be an Optax optimiser", got=optimizer, hint=hint)
 
 
 def initial_moments(init: Callable[[Params], optax.OptState], params: Params, who: str) -> optax.OptState:

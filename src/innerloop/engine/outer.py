@@ -24,12 +24,11 @@ from innerloop.engine.distribution import check_distribution, split_arrays
 from innerloop.engine.learning_check import check_learns
 from innerloop.engine.mesh_loop import MeshLoop
 from innerloop.engine.meta_state import MetaState, restore_to_device
-from innerloop.engine.optimizer import apply_optimizer
+from innerloop.engine.optimizer import apply_optimizer, check_optimizer
 from innerloop.engine.persistent_adam import WithMoments, check_outer_optimizer
 from innerloop.engine.pytree import global_norm, shapes_only
 from innerloop.engine.task_draws import draw_and_fetch, steps_ahead, task_keys
 from innerloop.engine.types import Params, Task, TaskDistribution
-from innerloop.errors import InnerloopError
 from innerloop.parallel.compile_once import compile_once
 from innerloop.parallel.mesh import local_copy, mean_over_devices, replicate
 from innerloop.parallel.param_sharding import constrain_sharding, model_shards_of
@@ -65,11 +64,7 @@ class GradientLoop(MeshLoop):
         mesh: Mesh | None,
     ):
         check_is_algorithm(algorithm, "OuterLoop")
-        if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-            hint = "pass optax.adam(1e-3), for example"
-            raise InnerloopError(
-                "OuterLoop", "`optimizer` must be an Optax optimiser", got=optimizer, hint=hint
-            )
+        check_optimizer(optimizer, "OuterLoop")
         super().__init__(optimizer.init, meta_batch, chunk, mesh)
         self.algorithm, self.optimizer = algorithm, optimizer
 

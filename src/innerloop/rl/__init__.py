@@ -19,7 +19,7 @@ from innerloop.rl.rollout import Trajectories
 from innerloop.rl.sample_processor import SampleProcessor, Samples
 from innerloop.rl.sampler import MetaSampler
 from innerloop.rl.trpo.natural_gradient import TrustRegion
-from innerloop.rl.updates import MetaObjective, gradient_update, ppo_update, trpo_update
+from innerloop.rl.updates import gradient_update, ppo_update, trpo_update
 
 __all__ = [
     "Bandit",
@@ -30,7 +30,6 @@ __all__ = [
     "GymnasiumFamily",
     "Locomotion",
     "MetaIterations",
-    "MetaObjective",
     "MetaSampler",
     "Navigation",
     "Normal",

@@ -51,23 +51,27 @@ def evaluate_policy(
         InnerloopError: `sampler` is something else, there are fewer than two tasks, they do not depend on the key, the
             policy does not fit the environment, or too many trajectories broke.
     """
-    run = evaluator(sampler, tasks=num_tasks, on_broken=on_broken)
+    run = evaluator(sampler, num_tasks=num_tasks, on_broken=on_broken)
     check_fit(sampler.environment, policy)
     return join(list(run(policy, key)))
 
 
 def evaluator(
-    sampler: MetaSampler, *, tasks: int, part: int = 20, on_broken: Literal["raise", "keep"] = "raise"
+    sampler: MetaSampler,
+    *,
+    num_tasks: int,
+    batch_size: int = 20,
+    on_broken: Literal["raise", "keep"] = "raise",
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
-    """An evaluation that is compiled once: `run(params, key)` yields a Curve for every `part` tasks.
+    """An evaluation that is compiled once: `run(params, key)` yields a Curve for every `batch_size` tasks.
 
     Other arguments, and errors, as in `evaluate_policy`; too many broken trajectories are an error at the end of `run`.
     """
     check_is_sampler(sampler, WHO)
     check_choice(WHO, "on_broken", on_broken, ("raise", "keep"))
-    tasks = check_num_tasks(tasks, WHO)
-    part = whole_batches(part, tasks)
-    mesh = task_mesh(part)
+    num_tasks = check_num_tasks(num_tasks, WHO)
+    batch_size = whole_batches(batch_size, num_tasks)
+    mesh = task_mesh(batch_size)
 
     def returns_and_counts(params: Params, keys: Array) -> tuple[Array, Array]:
         rolled = sampler.rollouts(params, *split_draws(sampler.environment, keys))
@@ -76,7 +80,7 @@ def evaluator(
 
     scored = on_mesh(returns_and_counts, mesh, (REPLICATED, SPLIT), SPLIT)
     record = tuple(range(sampler.inner.steps + 1))
-    measured = iterate_batches(lambda params, keys, _: scored(params, keys), mesh, tasks, part)
+    measured = iterate_batches(lambda params, keys, _: scored(params, keys), mesh, num_tasks, batch_size)
 
     def run(params: Params, key: PRNGKeyArray) -> Iterator[Curve]:
         check_tasks(sampler.environment, key, WHO)
@@ -103,11 +107,11 @@ def _check_broken(broken: np.ndarray, sampler: MetaSampler) -> None:
 
 
 def example_rollouts(
-    sampler: MetaSampler, params: Params, key: PRNGKeyArray, tasks: int
+    sampler: MetaSampler, params: Params, key: PRNGKeyArray, num_tasks: int
 ) -> tuple[PyTree, list[PyTree]]:
     """Some tasks, with trajectories sampled in them before the first and after each update, for figures."""
-    env_tasks = draw_tasks(sampler.environment, jax.random.split(key, tasks))
-    keys = jax.random.split(jax.random.fold_in(key, 1), tasks)
+    env_tasks = draw_tasks(sampler.environment, jax.random.split(key, num_tasks))
+    keys = jax.random.split(jax.random.fold_in(key, 1), num_tasks)
     walked = jax.jit(
         lambda p: [jax.vmap(lambda t: t.first())(t) for t in sampler.rollouts(p, keys, env_tasks)]
     )

@@ -16,7 +16,7 @@ from innerloop.rl.broken_trajectories import first_fatal, in_words
 from innerloop.rl.environments.base import check_tasks
 from innerloop.rl.fit import check_fit
 from innerloop.rl.sampler import MetaSampler, check_is_sampler, sample_meta_batch
-from innerloop.rl.updates import OuterInfo, OuterStep
+from innerloop.rl.updates import MetaObjective, OuterInfo, OuterStep
 
 
 class MetaIterations(MeshLoop):
@@ -35,23 +35,28 @@ class MetaIterations(MeshLoop):
 
         Args:
             sampler: collects the trajectories.
-            outer_step: computes the next parameters.
+            outer_step: computes the next parameters, from the data and the algorithm of the sampler.
             meta_batch: tasks in each meta-iteration.
             chunk: number of tasks adapted in parallel on each device (None: all of its share).
             mesh: the devices (None: all).
 
         Raises:
-            InnerloopError: if `sampler` or `outer_step` is something else, or the meta-batch cannot be divided evenly
-                over devices and chunks.
+            InnerloopError: if `sampler` or `outer_step` is something else, the outer step cannot use the sampler's
+                algorithm, this needs an inner step and has none, or the meta-batch cannot be divided evenly over
+                devices and chunks.
         """
         check_is_sampler(sampler, "MetaIterations")
         if not isinstance(outer_step, OuterStep):
-            hint = "pass trpo_update(MetaObjective(sampler.replayed), TrustRegion()), for example"
-            raise InnerloopError(
-                "MetaIterations", "needs an outer step", got=type(outer_step).__name__, hint=hint
-            )
+            got, hint = type(outer_step).__name__, "pass trpo_update(), for example"
+            raise InnerloopError("MetaIterations", "needs an outer step", got=got, hint=hint)
         super().__init__(outer_step.init, meta_batch, chunk, mesh)
+        algorithm = outer_step.prepare(sampler.replayed)
+        if algorithm.adapts_in_training and not algorithm.inner.steps:
+            wrong = f"{type(algorithm).__name__} needs an inner step"
+            hint = "use joint, which takes none in training"
+            raise InnerloopError("MetaIterations", wrong, got="`inner.steps` 0", hint=hint)
         self.sampler, self.outer_step = sampler, outer_step
+        self.objective = MetaObjective(algorithm, chunk)
 
     def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
         """The state before the first meta-iteration, from the parameters of a policy.
@@ -91,7 +96,9 @@ class MetaIterations(MeshLoop):
         """One meta-iteration, inside the mesh."""
         own = self.device_keys(state.key, state.step)
         found = sample_meta_batch(self.sampler, state.params, own, self.chunk)
-        params, opt_state, info = self.outer_step.step(state.params, state.opt_state, found.tasks)
+        params, opt_state, info = self.outer_step.step(
+            self.objective, state.params, state.opt_state, found.tasks
+        )
         returns = mean_over_devices(found.returns.mean(0))
         broken = jax.lax.all_gather(found.broken, "tasks", tiled=True)
         info = info._replace(returns=returns, broken=broken)

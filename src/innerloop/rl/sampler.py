@@ -80,7 +80,7 @@ class MetaSampler:
 
     environment: Environment
     algorithm: Algorithm
-    processor: SampleProcessor
+    processor: SampleProcessor = SampleProcessor()
     trajectories: Annotated[int, Bounds(2, 1_000_000)] = 20
     restarts: bool = False
 

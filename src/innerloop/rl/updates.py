@@ -9,7 +9,7 @@ ProMP's penalty on the divergence of the policies before adaptation is omitted.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -18,15 +18,14 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from innerloop.config.bounds import Bounds, check_number
-from innerloop.engine.algorithm import Algorithm, check_is_algorithm
+from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.chunking import mean_in_chunks
-from innerloop.engine.optimizer import apply_optimizer
+from innerloop.engine.optimizer import apply_optimizer, check_optimizer
 from innerloop.engine.pytree import global_norm, shapes_only
-from innerloop.engine.types import Params, Task
+from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError
-from innerloop.io.text import counted
 from innerloop.parallel.mesh import mean_over_devices
-from innerloop.rl.query_loss import check_query_loss
+from innerloop.rl import surrogates
 from innerloop.rl.sampler import map_tasks
 from innerloop.rl.trpo.fisher import Adapt, fisher, mean_kl
 from innerloop.rl.trpo.natural_gradient import TrustRegion, natural_step
@@ -56,40 +55,17 @@ class OuterInfo(NamedTuple):
     __repr__ = shapes_only
 
 
-class OuterStep(NamedTuple):
-    """How the outer loop updates the parameters, in the style of Optax.
-
-    Attributes:
-        init: `init(params) -> opt_state`.
-        step: `step(params, opt_state, tasks) -> (params, opt_state, info)`, called inside the mesh with the tasks of
-            one device.
-    """
-
-    init: Callable[[Params], PyTree]
-    step: Callable[[Params, PyTree, Task], tuple[Params, PyTree, OuterInfo]]
-
-
 @dataclass(frozen=True)
 class MetaObjective:
     """The objective that every outer step improves: the query loss of the adapted policies.
 
     Attributes:
-        algorithm: computes the meta-gradient: the sampler's `replayed`.
+        algorithm: computes the meta-gradient from the data of a sampler: its `replayed`.
         chunk: number of tasks adapted at a time (None: all).
-
-    Raises:
-        InnerloopError: if `algorithm` is something else, or needs an inner step and has none.
     """
 
     algorithm: Algorithm
     chunk: int | None = None
-
-    def __post_init__(self) -> None:
-        check_is_algorithm(self.algorithm, "MetaObjective", "pass the sampler's `replayed`")
-        if self.algorithm.adapts_in_training and not self.algorithm.inner.steps:
-            wrong = f"{type(self.algorithm).__name__} needs an inner step"
-            hint = "use joint, which takes none in training"
-            raise InnerloopError("MetaObjective", wrong, got="`inner.steps` 0", hint=hint)
 
     @property
     def adapt(self) -> Adapt:
@@ -103,26 +79,10 @@ class MetaObjective:
         return own if self.algorithm.second_order else _first_order(own)
 
     def gradient(self, params: Params, tasks: Task) -> tuple[Params, PyTree]:
-        """Mean meta-gradient and info over the tasks of all devices.
-
-        Raises:
-            InnerloopError: if several inner steps would share trajectories.
-        """
-        self._check_replayed(tasks)
+        """Mean meta-gradient and info over the tasks of all devices."""
         count = jax.tree.leaves(tasks)[0].shape[0]
         one = lambda task: self.algorithm.meta_grad(params, task)
         return mean_over_devices(mean_in_chunks(one, tasks, self.chunk or count))
-
-    def _check_replayed(self, tasks: Task) -> None:
-        """Raise InnerloopError unless each inner step reads its own trajectories from the support set."""
-        inner = self.algorithm.inner
-        given = 0 if tasks.support is None else jax.tree.leaves(tasks.support)[0].shape[1]
-        read = given if inner.steps == 1 else (inner.minibatch or 0) * inner.steps
-        if read != given or (inner.steps > 0) != (given > 0):
-            steps = counted(inner.steps, "inner step")
-            wrong = f"its {steps} must read {given} trajectories, each its own share"
-            hint = "pass the sampler's `replayed` as algorithm"
-            raise InnerloopError("MetaObjective", wrong, got=f"minibatch {inner.minibatch}", hint=hint)
 
     def judged(self, params: Params, tasks: Task) -> tuple[Array, Array]:
         """Mean query loss after adaptation, and mean KL divergence from the policies that acted."""
@@ -150,44 +110,80 @@ def _first_order(adapt: Adapt) -> Adapt:
     return shifted
 
 
-def _check_objective(outer: object, who: str) -> None:
-    """Raise InnerloopError, on behalf of `who`, unless this is an objective."""
-    if not isinstance(outer, MetaObjective):
-        hint = "pass MetaObjective(sampler.replayed)"
-        raise InnerloopError(who, "needs a MetaObjective", got=type(outer).__name__, hint=hint)
+class OuterStep(NamedTuple):
+    """How the outer loop updates the parameters, in the style of Optax.
+
+    Attributes:
+        init: `init(params) -> opt_state`.
+        step: `step(objective, params, opt_state, tasks) -> (params, opt_state, info)`, called inside the mesh with the
+            tasks of one device.
+        prepare: `prepare(algorithm) -> algorithm` fills in the query loss that the step needs. It raises an
+            InnerloopError if the step cannot use the algorithm.
+    """
+
+    init: Callable[[Params], PyTree]
+    step: Callable[[MetaObjective, Params, PyTree, Task], tuple[Params, PyTree, OuterInfo]]
+    prepare: Callable[[Algorithm], Algorithm] = lambda algorithm: algorithm
+
+
+def _with_query_loss(algorithm: Algorithm, loss_fn: LossFn, who: str) -> Algorithm:
+    """The algorithm with its own loss on the query trajectories, or else with `loss_fn`.
+
+    Away from the policy that acted, the derivatives of `dice` and `log_probability` are those of neither policy, and
+    the value of `dice` is the same for all policies, so that no line search can improve it.
+
+    Raises:
+        InnerloopError: on behalf of `who`, if it reads no query trajectories, or its own loss is one of these two.
+    """
+    own = algorithm.outer_loss_fn
+    if not algorithm.reads_query:
+        wrong = "needs a loss on query trajectories, which this algorithm does not have"
+        raise InnerloopError(who, wrong, got=type(algorithm).__name__, hint="use gradient_update")
+    if own in (surrogates.dice, surrogates.log_probability):
+        wrong = "needs a loss with importance weights on the query trajectories"
+        hint = "leave `outer_loss_fn` out: the outer step has its own"
+        raise InnerloopError(who, wrong, got=getattr(own, "__name__", None), hint=hint)
+    return replace(algorithm, outer_loss_fn=loss_fn if own is None else own)
 
 
 def trpo_update(
-    outer: MetaObjective, region: TrustRegion, sizes: optax.GradientTransformation | None = None
+    region: TrustRegion = TrustRegion(),  # noqa: B008 (frozen)
+    step_scale: optax.GradientTransformation | None = None,
 ) -> OuterStep:
     """TRPO on the meta-objective, with the KL divergence of the adapted policies.
 
+    The query loss is the algorithm's `outer_loss_fn`, or `surrogates.ratio` if it has none.
+
     Args:
-        outer: the objective; its algorithm's outer loss is `surrogates.ratio`, for example: the line search compares
-            its values, and that of `surrogates.dice` is the same for all policies.
         region: the trust region.
-        sizes: scales the step: an Optax transformation applied to the number 1, such as `optax.scale_by_schedule`
-            (None: the full step). Its state is the state of the outer step.
+        step_scale: scales the step: an Optax transformation applied to the number 1, such as
+            `optax.scale_by_schedule` (None: the full step). Its state is the state of the outer step.
 
     Raises:
-        InnerloopError: if `outer` is something else, the inner loop is differentiated in mixed mode, or the query loss
-            has no importance weights.
+        InnerloopError: if `region` is something else. `MetaIterations` raises it if the inner loop is differentiated
+            in mixed mode, or the algorithm has no query loss or one without importance weights, such as
+            `surrogates.dice`.
     """
-    _check_objective(outer, "trpo_update")
-    check_query_loss(outer.algorithm, "trpo_update", "ratio")
-    scale = optax.identity() if sizes is None else sizes
-    inner = outer.algorithm.inner
-    if inner.steps and inner.derivative == "mixed":
-        hint = "use `inner.derivative` rematerialised or unrolled"
-        wrong = "the Fisher product needs forward mode through the inner loop, which mixed mode lacks"
-        raise InnerloopError("trpo_update", wrong, got="`inner.derivative` mixed", hint=hint)
+    if not isinstance(region, TrustRegion):
+        raise InnerloopError("trpo_update", "needs a TrustRegion", got=type(region).__name__)
+    scale = optax.identity() if step_scale is None else step_scale
 
-    def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
-        grads, info = outer.gradient(params, tasks)
+    def prepare(algorithm: Algorithm) -> Algorithm:
+        inner = algorithm.inner
+        if inner.steps and inner.derivative == "mixed":
+            hint = "use `inner.derivative` rematerialised or unrolled"
+            wrong = "the Fisher product needs forward mode through the inner loop, which mixed mode lacks"
+            raise InnerloopError("trpo_update", wrong, got="`inner.derivative` mixed", hint=hint)
+        return _with_query_loss(algorithm, surrogates.ratio, "trpo_update")
+
+    def step(
+        objective: MetaObjective, params: Params, opt_state: PyTree, tasks: Task
+    ) -> tuple[Params, PyTree, OuterInfo]:
+        grads, info = objective.gradient(params, tasks)
         count = jax.tree.leaves(tasks)[0].shape[0]
-        some = jax.tree.map(lambda x: x[: math.ceil(region.share * count)], tasks)
-        own = fisher(outer.adapt, params, some)
-        judge = lambda p: outer.judged(p, tasks)
+        some = jax.tree.map(lambda x: x[: math.ceil(region.fisher_fraction * count)], tasks)
+        own = fisher(objective.adapt, params, some)
+        judge = lambda p: objective.judged(p, tasks)
         size: PyTree
         size, opt_state = scale.update(jnp.ones_like(info.outer_loss), opt_state)
         assert isinstance(size, Array)
@@ -197,49 +193,58 @@ def trpo_update(
         info_out = OuterInfo(info.outer_loss, info.inner_losses, global_norm(grads), moved.kl, moved.length)
         return moved.params, opt_state, info_out
 
-    return OuterStep(scale.init, step)
+    return OuterStep(scale.init, step, prepare)
 
 
-def ppo_update(outer: MetaObjective, optimizer: optax.GradientTransformation, epochs: int) -> OuterStep:
+def ppo_update(optimizer: optax.GradientTransformation, epochs: int = 5, clip: float = 0.2) -> OuterStep:
     """Several gradient steps on the same samples.
 
+    The query loss is the algorithm's `outer_loss_fn`, or `surrogates.clipped(clip)` if it has none.
+
     Args:
-        outer: the objective; its algorithm's outer loss is `surrogates.clipped(0.2)`, for example.
         optimizer: any Optax optimiser.
         epochs: the number of gradient steps.
+        clip: the clipping range of the probability ratio.
 
     Raises:
-        InnerloopError: if `outer` is something else, `epochs` is below 1, or the query loss has no importance weights.
+        InnerloopError: if `optimizer` is something else, `epochs` is below 1, or `clip` is not above 0.
+            `MetaIterations` raises it if the algorithm has no query loss or one without importance weights, such as
+            `surrogates.dice`.
     """
-    _check_objective(outer, "ppo_update")
+    check_optimizer(optimizer, "ppo_update")
     check_number("ppo_update.epochs", epochs, Bounds(1, 10_000), integer=True)
-    check_query_loss(outer.algorithm, "ppo_update", "clipped(0.2)")
+    loss_fn = surrogates.clipped(clip)
 
-    def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
+    def step(
+        objective: MetaObjective, params: Params, opt_state: PyTree, tasks: Task
+    ) -> tuple[Params, PyTree, OuterInfo]:
         def once(carry: tuple[Params, PyTree], _: None) -> tuple[tuple[Params, PyTree], tuple]:
-            return _gradient_step(outer, optimizer, *carry, tasks)
+            return _gradient_step(objective, optimizer, *carry, tasks)
 
         (after, opt_state), (info, norms) = jax.lax.scan(once, (params, opt_state), None, length=epochs)
-        _, kl = outer.judged(after, tasks)
+        _, kl = objective.judged(after, tasks)
         first = jax.tree.map(lambda x: x[0], info)
         info_out = OuterInfo(first.outer_loss, first.inner_losses, norms[0], kl, jnp.ones_like(kl))
         return after, opt_state, info_out
 
-    return OuterStep(optimizer.init, step)
+    prepare = lambda algorithm: _with_query_loss(algorithm, loss_fn, "ppo_update")
+    return OuterStep(optimizer.init, step, prepare)
 
 
-def gradient_update(outer: MetaObjective, optimizer: optax.GradientTransformation) -> OuterStep:
-    """One step of an optimiser along the meta-gradient; the KL divergence is not measured.
+def gradient_update(optimizer: optax.GradientTransformation) -> OuterStep:
+    """One step of an optimiser along the algorithm's meta-gradient; the KL divergence is not measured.
 
     It is the only outer step for Reptile, which has no query loss.
 
     Raises:
-        InnerloopError: if `outer` is something else.
+        InnerloopError: if `optimizer` is something else.
     """
-    _check_objective(outer, "gradient_update")
+    check_optimizer(optimizer, "gradient_update")
 
-    def step(params: Params, opt_state: PyTree, tasks: Task) -> tuple[Params, PyTree, OuterInfo]:
-        (after, opt_state), (info, norm) = _gradient_step(outer, optimizer, params, opt_state, tasks)
+    def step(
+        objective: MetaObjective, params: Params, opt_state: PyTree, tasks: Task
+    ) -> tuple[Params, PyTree, OuterInfo]:
+        (after, opt_state), (info, norm) = _gradient_step(objective, optimizer, params, opt_state, tasks)
         info_out = OuterInfo(
             info.outer_loss, info.inner_losses, norm, jnp.zeros_like(norm), jnp.ones_like(norm)
         )
@@ -249,14 +254,14 @@ def gradient_update(outer: MetaObjective, optimizer: optax.GradientTransformatio
 
 
 def _gradient_step(
-    outer: MetaObjective,
+    objective: MetaObjective,
     optimizer: optax.GradientTransformation,
     params: Params,
     opt_state: PyTree,
     tasks: Task,
 ) -> tuple[tuple[Params, PyTree], tuple[PyTree, Array]]:
     """One step along the meta-gradient: parameters and optimizer state, and the info and norm of the gradient."""
-    grads, info = outer.gradient(params, tasks)
-    value_of = lambda params: outer.gradient(params, tasks)[1].outer_loss
+    grads, info = objective.gradient(params, tasks)
+    value_of = lambda params: objective.gradient(params, tasks)[1].outer_loss
     after = apply_optimizer(optimizer, grads, opt_state, params, info.outer_loss, value_of)
     return after, (info, global_norm(grads))

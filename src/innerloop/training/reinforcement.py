@@ -21,7 +21,7 @@ from innerloop.rl.policies import CategoricalPolicy, GaussianPolicy
 from innerloop.rl.sample_processor import SampleProcessor
 from innerloop.rl.sampler import MetaSampler
 from innerloop.rl.trpo.natural_gradient import TrustRegion
-from innerloop.rl.updates import MetaObjective, OuterStep, gradient_update, ppo_update, trpo_update
+from innerloop.rl.updates import OuterStep, gradient_update, ppo_update, trpo_update
 from innerloop.training.broken_trajectories import incidents
 from innerloop.training.experiment import Evaluator, Experiment
 from innerloop.training.nan_diagnosis import Block
@@ -58,7 +58,7 @@ class RLExperiment(Experiment):
         """The configured algorithm, the same code as in supervised learning, before data are collected."""
         rl, inner = self.config.rl, inner_loop(self.config.inner, differentiated=True)
         loss: LossFn = getattr(surrogates, rl.surrogate)
-        query = surrogates.clipped(rl.clip) if rl.outer == "ppo" else surrogates.ratio  # importance-weighted
+        query = surrogates.ratio if rl.outer == "gradient" else None  # the other outer steps have their own
         return self.config.spec.make(loss, inner, outer_loss_fn=query, head=self.policy.HEAD)
 
     @property
@@ -98,13 +98,13 @@ class RLExperiment(Experiment):
     @property
     def outer_step(self) -> OuterStep:
         """The configured outer step."""
-        rl, outer = self.config.rl, MetaObjective(self.algorithm, self.chunk)
+        rl = self.config.rl
         if rl.outer == "trpo":
-            region = TrustRegion(rl.max_kl, rl.conjugate_gradients, share=rl.fisher_fraction)
-            return trpo_update(outer, region, self.optimizer)
+            region = TrustRegion(rl.max_kl, rl.conjugate_gradients, fisher_fraction=rl.fisher_fraction)
+            return trpo_update(region, self.optimizer)
         if rl.outer == "ppo":
-            return ppo_update(outer, self.optimizer, rl.epochs)
-        return gradient_update(outer, self.optimizer)
+            return ppo_update(self.optimizer, rl.epochs, rl.clip)
+        return gradient_update(self.optimizer)
 
     @property
     def optimizer(self) -> optax.GradientTransformation:
@@ -130,7 +130,7 @@ class RLExperiment(Experiment):
 
         Validation (`last_only`) does not end a run because trajectories break.
         """
-        return evaluator(self.test_sampler, tasks=tasks, on_broken="keep" if last_only else "raise")
+        return evaluator(self.test_sampler, num_tasks=tasks, on_broken="keep" if last_only else "raise")
 
     def series(self, info: PyTree) -> dict[str, PyTree]:
         """Losses, returns after each update, and the KL divergence and length of the outer step."""

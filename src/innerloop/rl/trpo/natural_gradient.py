@@ -27,23 +27,23 @@ class TrustRegion:
 
     Attributes:
         max_kl: delta.
-        iterations: number of conjugate gradient iterations.
+        cg_steps: number of conjugate gradient steps.
         damping: added to the diagonal of F.
-        share: fraction of the tasks that F is computed on (TRPO, appendix C.1, uses a tenth of the data); the line
-            search always uses all.
-        backtracks: maximum number of line search steps.
-        ratio: factor by which a step of the line search shrinks r.
+        fisher_fraction: fraction of the tasks that F is computed on (TRPO, appendix C.1, uses a tenth of the data);
+            the line search always uses all.
+        max_backtracks: maximum number of line search steps.
+        backtrack_ratio: factor by which a step of the line search shrinks r.
 
     Raises:
         InnerloopError: if a setting is out of bounds.
     """
 
     max_kl: Annotated[float, POSITIVE] = 0.01
-    iterations: Annotated[int, Bounds(1, 10_000)] = 10
+    cg_steps: Annotated[int, Bounds(1, 10_000)] = 10
     damping: Annotated[float, Bounds(0, 1e30)] = 1e-5
-    share: Annotated[float, POSITIVE_FRACTION] = 1.0
-    backtracks: Annotated[int, Bounds(0, 10_000)] = 15
-    ratio: Annotated[float, POSITIVE_FRACTION] = 0.8
+    fisher_fraction: Annotated[float, POSITIVE_FRACTION] = 1.0
+    max_backtracks: Annotated[int, Bounds(0, 10_000)] = 15
+    backtrack_ratio: Annotated[float, POSITIVE_FRACTION] = 0.8
 
     def __post_init__(self) -> None:
         check_bounds(self, "TrustRegion.{}".format)
@@ -66,7 +66,7 @@ def _add_scaled(a: Params, scale: Float[Array, ""] | float, b: Params) -> Params
     return jax.tree.map(lambda x, y: x + scale * y, a, b)
 
 
-def conjugate_gradients(product: Callable[[Params], Params], wanted: Params, iterations: int) -> Params:
+def conjugate_gradients(product: Callable[[Params], Params], wanted: Params, cg_steps: int) -> Params:
     """Solve A x = wanted approximately by conjugate gradients, starting from x = 0.
 
     Unlike `jax.scipy.sparse.linalg.cg`, it spends no product on the residual at 0.
@@ -74,7 +74,7 @@ def conjugate_gradients(product: Callable[[Params], Params], wanted: Params, ite
     Args:
         product: `p -> A p` for a symmetric positive definite A.
         wanted: the right-hand side.
-        iterations: the number of products.
+        cg_steps: the number of products.
     """
 
     def improve(
@@ -94,7 +94,7 @@ def conjugate_gradients(product: Callable[[Params], Params], wanted: Params, ite
         )
 
     start = (jax.tree.map(jnp.zeros_like, wanted), wanted, wanted, _dot(wanted, wanted))
-    return jax.lax.fori_loop(0, iterations, improve, start)[0]
+    return jax.lax.fori_loop(0, cg_steps, improve, start)[0]
 
 
 def natural_step(
@@ -119,7 +119,7 @@ def natural_step(
     """
     max_kl = region.max_kl * jnp.square(size)
     damped = lambda v: _add_scaled(fisher(v), region.damping, v)
-    direction = conjugate_gradients(damped, gradient, region.iterations)
+    direction = conjugate_gradients(damped, gradient, region.cg_steps)
     # x^T A x = x^T g for every iterate of conjugate gradients: its residual is orthogonal to it.
     curved = _dot(direction, gradient)
     full = jnp.sqrt(2 * max_kl / jnp.maximum(curved, jnp.finfo(curved.dtype).tiny))
@@ -134,10 +134,10 @@ def natural_step(
     def search(carry: tuple[Array, NaturalStep]) -> tuple[Array, NaturalStep]:
         tried, moved = carry
         too_far = moved.kl > max_kl
-        factor = jnp.where(too_far, 0.95 * jnp.sqrt(max_kl / moved.kl), region.ratio)
+        factor = jnp.where(too_far, 0.95 * jnp.sqrt(max_kl / moved.kl), region.backtrack_ratio)
         return tried + 1, at(moved.length * factor)
 
-    goes_on = lambda carry: refused(carry[1]) & (carry[0] < region.backtracks)
+    goes_on = lambda carry: refused(carry[1]) & (carry[0] < region.max_backtracks)
     _, last = jax.lax.while_loop(goes_on, search, (jnp.ones((), int), at(jnp.ones_like(full))))
     lost = refused(last)
     stay = NaturalStep(params, before, jnp.zeros_like(last.kl), jnp.zeros_like(last.length))

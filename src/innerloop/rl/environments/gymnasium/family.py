@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.config.bounds import COUNTS, check_bounds
+from innerloop.engine.loss import check_function
 from innerloop.errors import InnerloopError
 from innerloop.io.versions import required
 from innerloop.rl.environments.base import Transition, VectorTasks
@@ -33,13 +34,13 @@ class GymnasiumFamily(VectorTasks):
     Attributes:
         make: returns a new environment.
         tasks: `tasks(key)`, a JAX function that draws a task, which is an array.
+        set_task: `set_task(environment, task)` changes an environment to a task, a NumPy array. It is called before
+            every reset, for which it may store the task in the environment.
         horizon: steps after which a trajectory is cut.
-        set_task: called as `set_task(environment, task)` before every reset (None: the task is passed as
-            `environment.reset(options={"task": task})`).
 
     Raises:
-        InnerloopError: if the horizon is below 1, or the action space is neither Discrete nor a bounded Box with one
-            axis.
+        InnerloopError: if `set_task` is no function, the horizon is below 1, or the action space is neither Discrete
+            nor a bounded Box with one axis.
     """
 
     hides_state: ClassVar[bool] = True
@@ -47,12 +48,13 @@ class GymnasiumFamily(VectorTasks):
 
     make: Callable[[], Any]
     tasks: Callable[[PRNGKeyArray], Array]
+    set_task: Callable[[Any, np.ndarray], None]
     horizon: Annotated[int, COUNTS] = 200
-    set_task: Callable[[Any, np.ndarray], None] | None = None
     groups: Groups = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_bounds(self, "GymnasiumFamily.{}".format)
+        check_function(self.set_task, "GymnasiumFamily", "set_task", "set_task(environment, task)")
         object.__setattr__(self, "groups", Groups(self))
         _ = self.action_size  # fail early on an unsupported action space, before anything is compiled
 
@@ -92,17 +94,13 @@ class GymnasiumFamily(VectorTasks):
         """Reset and step one copy.
 
         Raises:
-            InnerloopError: if it does not return what Gymnasium's environments return, or does not read its task.
+            InnerloopError: if it does not return what Gymnasium's environments return.
         """
         task = np.asarray(self.sample_task(jax.random.key(0)))
         group = Group(self, 1)
         with closing(group.copies[0]):
             group.reset(np.zeros(1, int), task[None])
             group.step(np.zeros((1,) if self.discrete else (1, self.action_size)))
-        if group.options is not None and not group.options.read:
-            wrong = 'the environment does not read `options["task"]`, so that all tasks are the same'
-            hint = "pass `set_task=`, a function that changes an environment to its task, also if it reads it later"
-            raise InnerloopError("GymnasiumFamily", wrong, hint=hint)
 
     def sample_task(self, key: PRNGKeyArray) -> Array:
         """Draw a task."""

@@ -1,7 +1,6 @@
 """Copies of environments that hide their state, and the handles that stand for that state."""
 
 import threading
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -44,31 +43,6 @@ def number(reward: Any) -> float:
     return float(reward)
 
 
-class TaskOptions(dict[str, Any]):
-    """The `options` of a reset, which remember in `read` whether the environment may have read the task in them."""
-
-    def __init__(self, task: np.ndarray):
-        super().__init__(task=task)
-        self.read = False
-
-    def __getitem__(self, name: str) -> Any:
-        self.read |= name == "task"
-        return super().__getitem__(name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The option of this name, or the default."""
-        self.read |= name == "task"
-        return super().get(name, default)
-
-    def __iter__(self) -> Iterator[str]:  # so that `dict(options)` calls `__getitem__`
-        return super().__iter__()
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in ("copy", "items", "pop", "popitem", "setdefault", "values"):
-            self.read = True
-        return super().__getattribute__(name)
-
-
 class Group:
     """One set of copies in use."""
 
@@ -78,16 +52,13 @@ class Group:
         self.flatten = required("gymnasium", "rl", WHO).spaces.flatten
         self.observations = np.zeros((size, family.observation_size))
         self.over = np.zeros(size, bool)
-        self.options: TaskOptions | None = None
 
     def reset(self, seeds: np.ndarray, tasks: np.ndarray) -> None:
         """Reset every copy with its seed and task."""
         self.time, self.over[:] = 0, False
         for i, (copy, seed, task) in enumerate(zip(self.copies, seeds.tolist(), tasks, strict=True)):
-            if self.family.set_task is not None:
-                self.family.set_task(copy, task)
-            self.options = TaskOptions(task) if self.family.set_task is None else None
-            self._keep(i, unpack(copy.reset(seed=seed, options=self.options), RESET)[0])
+            self.family.set_task(copy, task)
+            self._keep(i, unpack(copy.reset(seed=seed), RESET)[0])
 
     def step(self, actions: np.ndarray) -> np.ndarray:
         """Step every copy that has not ended, and return the rewards."""
