@@ -62,11 +62,11 @@ def unfinished(seeds: list[int], config: Config, folder: Path) -> list[Job]:
 
 def state_of(folder: Path, config: Config) -> Literal["new", "begun", "finished"]:
     """The state of a run in its folder. Raises InnerloopError if the folder holds a run with other settings."""
-    from innerloop.training.storage.run_directory import RunFolder
+    from innerloop.training.storage.run_directory import RunFile, RunFolder
     from innerloop.training.storage.weights import deciding
 
     run = RunFolder(folder)
-    if not (folder / "config.json").exists():
+    if not (folder / RunFile.CONFIG).exists():
         return "new"
     if deciding(run.config()) != deciding(config):
         hint = "give another --folder"

@@ -31,7 +31,7 @@ class InnerLoop:
     Attributes:
         rule: any Optax optimiser; its state is reset for every task. Its square roots (Adam, norm clipping) have
             derivative 0 at 0 (`innerloop.engine.safe_roots`). A line search, as in `optax.lbfgs`, has no derivative in
-            reverse: `adapt`, `fomaml`, `reptile` and `imaml` can use it, other algorithms cannot, also with `last=0`.
+            reverse: `adapt`, `fomaml`, `reptile` and `imaml` can use it, other algorithms cannot, even with `last=0`.
         steps: k, the number of inner steps; 0 leaves the parameters unchanged.
         select: the parameters to adapt (None: all): a path prefix such as `head`, a pattern such as `**/bias`, several
             of these, or a function of the path.
@@ -53,9 +53,9 @@ class InnerLoop:
             up to five steps are unrolled, which saves copying activations into and out of loop buffers; otherwise one.
 
     Raises:
-        InnerloopError: `steps` or `last` is negative; `minibatch`, `checkpoints` or `unroll` is below 1; `derivative`
-            is unknown; `stream` is combined with `minibatch`; `offload` is set without `checkpoints`; `select` is not a
-            selection; or `rule` is not an optimiser.
+        InnerloopError: if `steps` or `last` is negative; `minibatch`, `checkpoints` or `unroll` is below 1;
+            `derivative` is unknown; `stream` is combined with `minibatch`; `offload` is set without
+            `checkpoints`; `select` is not a selection; or `rule` is not an optimiser.
     """
 
     rule: optax.GradientTransformation

@@ -67,7 +67,7 @@ class Loss:
             statistics, yes for a recurrent state.
 
     Raises:
-        InnerloopError: `fn` is not a function, or another attribute but `state` is not a boolean.
+        InnerloopError: if `fn` is not a function, or another attribute but `state` is not a boolean.
     """
 
     fn: Callable[..., PyTree]
@@ -95,7 +95,7 @@ class Loss:
         """The value, the new state and the auxiliary outputs.
 
         Raises:
-            InnerloopError: a random loss has no key, or the number of outputs is not the declared one.
+            InnerloopError: if a random loss has no key, or the number of outputs is not the declared one.
         """
         check_key(self, key)
         keywords = {"key": key} if self.random else {}

@@ -82,9 +82,9 @@ def unroll(
         key: the task's key, for a random loss.
 
     Raises:
-        InnerloopError: a parameter is not a float array, the selection matches no parameter, the loss is not a
-            scalar or changes the structure of its state, a random loss has no key, or the axes of the support set do
-            not fit a minibatch or a stream.
+        InnerloopError: if a parameter is not a float array, the selection matches no parameter, the loss is
+            not a scalar or changes the structure of its state, a random loss has no key, or the axes of the
+            support set do not fit a minibatch or a stream.
     """
     check_inner(inner, "unroll")
     check_trainable(params, "inner loop")

@@ -29,7 +29,7 @@ def call(params: Params, inputs: PyTree, **keywords: object) -> Array:
     if not callable(params):
         hint = "give the loss its model, `apply(params, inputs)`"
         got = type(params).__name__
-        raise InnerloopError("loss", "the parameters are no model that can be called", got=got, hint=hint)
+        raise InnerloopError("loss", "the parameters are not callable", got=got, hint=hint)
     return params(inputs, **keywords)  # pyright: ignore[reportReturnType]
 
 
@@ -41,7 +41,7 @@ def _check_targets(targets: Array, shape: tuple[int, ...], who: str = "loss") ->
 
 
 def _check_mask(mask: Array, examples: int) -> None:
-    """Raise InnerloopError for a mask that is no array, or of another shape, which would be broadcast."""
+    """Raise InnerloopError for a mask that is not an array, or has another shape, which would be broadcast."""
     if not hasattr(mask, "dtype"):
         hint = "give the mask as an array, np.asarray(mask)"
         raise InnerloopError("loss", "the mask must be an array", got=type(mask).__name__, hint=hint)
@@ -57,11 +57,11 @@ def mean_over_examples(values: Float[Array, " examples"], mask: Mask = None) -> 
     Args:
         values: one value per example.
         mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: all count equally). An
-            example of weight 0 does not count, even if its value is NaN. The gradient of its weight is exact, also if
+            example of weight 0 does not count, even if its value is NaN. The gradient of its weight is exact, even if
             all weights are 0 (the result is then their weighted sum), but 0 if its value is not finite.
 
     Raises:
-        InnerloopError: the mask has another shape.
+        InnerloopError: if the mask has another shape.
     """
     if mask is None:
         return jnp.mean(values)
@@ -98,7 +98,7 @@ def squared_error(outputs: Array, targets: Array, mask: Mask = None) -> Float[Ar
         mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: equally).
 
     Raises:
-        InnerloopError: the shapes differ, or that of the mask.
+        InnerloopError: if the shapes differ, or that of the mask.
     """
     _check_targets(targets, outputs.shape)
     errors = jnp.square(outputs - _masked_targets(targets, mask))
@@ -130,7 +130,7 @@ def softmax_cross_entropy(
         mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: equally).
 
     Raises:
-        InnerloopError: the targets or the mask do not have the shape `[examples]`.
+        InnerloopError: if the targets or the mask do not have the shape `[examples]`.
     """
     _check_targets(targets, scores.shape[:1])
     is_class = lambda targets: _is_class(targets, scores.shape[-1])
@@ -152,7 +152,7 @@ def sigmoid_cross_entropy(scores: Array, targets: Array, mask: Mask = None) -> F
         mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: equally).
 
     Raises:
-        InnerloopError: the shapes differ, or that of the mask.
+        InnerloopError: if the shapes differ, or that of the mask.
     """
     _check_targets(targets, scores.shape)
     targets = _masked_targets(targets, mask, _is_probability)
@@ -217,7 +217,7 @@ class BatchLoss:
         """The loss of one batch; with model state, `(loss, new_state)`.
 
         Raises:
-            InnerloopError: this is not a batch, or `measure` or its mask does not fit.
+            InnerloopError: if this is not a batch, or `measure` or its mask does not fit.
         """
         _check_batch(batch)
         masks = () if batch.mask is None else (batch.mask,)
@@ -285,7 +285,7 @@ def accuracy(scores: Float[Array, "examples ways"], targets: Array, mask: Mask =
         mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: equally).
 
     Raises:
-        InnerloopError: the targets or the mask do not have the shape `[examples]`.
+        InnerloopError: if the targets or the mask do not have the shape `[examples]`.
     """
     _check_targets(targets, scores.shape[:1], "accuracy")
     right = (jnp.argmax(scores, axis=-1) == targets).astype(jnp.float32)

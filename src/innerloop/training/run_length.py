@@ -17,8 +17,8 @@ def resumed_config(run: RunFolder, given: Config | None) -> Config:
     """The config with which a run continues: its own, with the length of the given one (None: unchanged).
 
     Raises:
-        InnerloopError: the given config differs in another setting, the outer step size decays over the run, or the run
-            has gone further already.
+        InnerloopError: if the given config differs in another setting, the outer step size decays over the
+            run, or the run has gone further already.
     """
     own = run.config()
     if given is None:

@@ -101,7 +101,7 @@ class GymnasiumFamily(VectorTasks):
             group.step(np.zeros((1,) if self.discrete else (1, self.action_size)))
         if group.options is not None and not group.options.read:
             wrong = 'the environment does not read `options["task"]`, so that all tasks are the same'
-            hint = "pass `set_task=`, a function that changes an environment to its task, also if it reads it later"
+            hint = "pass `set_task=`, a function that changes an environment to its task, even if it reads it later"
             raise InnerloopError("GymnasiumFamily", wrong, hint=hint)
 
     def sample_task(self, key: PRNGKeyArray) -> Array:
