@@ -6,7 +6,7 @@ gradient by a forward-over-reverse Hessian-vector product (`innerloop.engine.mix
 gradient, and each can be combined with checkpoints through time (`innerloop.engine.nested_scan`).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Literal, get_args
 
 import jax
@@ -60,6 +60,7 @@ class InnerLoop:
 
     rule: optax.GradientTransformation
     steps: int = 1
+    _: KW_ONLY
     select: Selection = None
     minibatch: int | None = None
     derivative: Derivative = "unrolled"

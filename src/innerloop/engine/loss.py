@@ -6,7 +6,7 @@ the meta-gradient of a task remains a function of the meta-parameters, the task 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -71,6 +71,7 @@ class Loss:
     """
 
     fn: Callable[..., PyTree]
+    _: KW_ONLY
     random: bool = False
     state: PyTree = None
     aux: bool = False
