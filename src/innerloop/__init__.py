@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from innerloop.engine.types import Task as Task
     from innerloop.engine.types import TaskDistribution as TaskDistribution
     from innerloop.engine.types import TwoStageSampler as TwoStageSampler
+    from innerloop.engine.unroll import InnerState as InnerState
     from innerloop.engine.unroll import Trajectory as Trajectory
     from innerloop.engine.unroll import unroll as unroll
     from innerloop.errors import InnerloopError as InnerloopError
@@ -119,7 +120,7 @@ PUBLIC = {
         "TaskDistribution",
         "TwoStageSampler",
     ),
-    "engine.unroll": ("Trajectory", "unroll"),
+    "engine.unroll": ("InnerState", "Trajectory", "unroll"),
     "errors": ("InnerloopError",),
     "learner.learner": ("Learner",),
     "nn": ("Conv4", "MLP"),
