@@ -38,7 +38,8 @@ class InnerLoop:
         minibatch: examples per step, taken from the support set in order and wrapping around (None: all of them). The
             samplers shuffle the support set, so consecutive examples are a random minibatch (Reptile). Examples that
             the mask of a `Batch` excludes are skipped.
-        derivative: how the loop is differentiated; changes the cost, never the result.
+        derivative: how the loop is differentiated; changes the cost, never the result. `mixed` has derivatives of every
+            order in reverse mode (`jax.grad`), but none in forward mode (`jax.jvp`).
         stream: whether the support set is a sequence of batches, with a leading axis of at least `steps` on every
             leaf; step i learns from item i.
         last: the meta-gradient flows through the gradients of the last `last` steps; earlier gradients, also those that
