@@ -24,6 +24,10 @@ HEAVY = (
 )
 
 
+TYPES = ("LossFn", "Params", "Score", "Selection")
+"""Names for types of more than one class, which have no name of their own."""
+
+
 def run(code):
     """The words that a fresh interpreter prints."""
     done = subprocess.run(
@@ -82,8 +86,8 @@ def test_functions_are_not_hidden_by_modules_of_their_name():
 @pytest.mark.parametrize("name", sorted(innerloop.HOMES))
 def test_every_public_name_is_there(name):
     value = getattr(innerloop, name)
-    assert callable(value) or isinstance(value, ModuleType)
-    assert value.__name__.split(".")[-1] == name
+    assert callable(value) or isinstance(value, ModuleType) or name in TYPES
+    assert name in TYPES or value.__name__.split(".")[-1] == name
     assert getattr(innerloop, name) is value
     assert name in dir(innerloop)
 

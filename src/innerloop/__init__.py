@@ -24,17 +24,32 @@ if TYPE_CHECKING:
     from innerloop.config.presets.registry import preset as preset
     from innerloop.engine.algorithm import Algorithm as Algorithm
     from innerloop.engine.algorithm import MetaInfo as MetaInfo
+    from innerloop.engine.curve import Curve as Curve
+    from innerloop.engine.evaluate import Score as Score
     from innerloop.engine.evaluate import evaluate as evaluate
     from innerloop.engine.inner import InnerLoop as InnerLoop
     from innerloop.engine.loss import Adapted as Adapted
     from innerloop.engine.loss import Loss as Loss
+    from innerloop.engine.meta_state import MetaState as MetaState
     from innerloop.engine.outer import OuterLoop as OuterLoop
+    from innerloop.engine.outer import StepInfo as StepInfo
+    from innerloop.engine.persistent_adam import persistent_adam as persistent_adam
+    from innerloop.engine.pytree import Except as Except
+    from innerloop.engine.pytree import Selection as Selection
     from innerloop.engine.pytree import cast as cast
     from innerloop.engine.pytree import combine as combine
     from innerloop.engine.pytree import partition as partition
+    from innerloop.engine.pytree import paths as paths
     from innerloop.engine.task_list import TaskList as TaskList
     from innerloop.engine.types import Batch as Batch
+    from innerloop.engine.types import FiniteTasks as FiniteTasks
+    from innerloop.engine.types import LossFn as LossFn
+    from innerloop.engine.types import Params as Params
     from innerloop.engine.types import Task as Task
+    from innerloop.engine.types import TaskDistribution as TaskDistribution
+    from innerloop.engine.types import TwoStageSampler as TwoStageSampler
+    from innerloop.engine.unroll import InnerState as InnerState
+    from innerloop.engine.unroll import Trajectory as Trajectory
     from innerloop.engine.unroll import unroll as unroll
     from innerloop.errors import InnerloopError as InnerloopError
     from innerloop.learner.learner import Learner as Learner
@@ -54,10 +69,19 @@ if TYPE_CHECKING:
     from innerloop.tasks import tables as tables
     from innerloop.tasks.datasets import ClassArrays as ClassArrays
     from innerloop.training.callbacks import Callback as Callback
+    from innerloop.training.experiment import Experiment as Experiment
+    from innerloop.training.experiment import Trainable as Trainable
+    from innerloop.training.fit import Fitted as Fitted
     from innerloop.training.fit import fit as fit
+    from innerloop.training.loop import Progress as Progress
     from innerloop.training.measure import measure as measure
+    from innerloop.training.measurement import Measurement as Measurement
+    from innerloop.training.measurement import ReturnMeasurement as ReturnMeasurement
+    from innerloop.training.measurement import ScoreMeasurement as ScoreMeasurement
+    from innerloop.training.reproduce import reproduce as reproduce
     from innerloop.training.storage.own_weights import load_params as load_params
     from innerloop.training.train import train as train
+    from innerloop.training.trained import Trained as Trained
     from innerloop.training.trained import load_trained as load_trained
 
 PUBLIC = {
@@ -78,17 +102,28 @@ PUBLIC = {
     "algorithms.testing.meta_gradient": ("check_meta_gradient",),
     "config.presets.registry": ("preset",),
     "engine.algorithm": ("Algorithm", "MetaInfo"),
-    "engine.evaluate": ("evaluate",),
+    "engine.curve": ("Curve",),
+    "engine.evaluate": ("evaluate", "Score"),
     "engine.inner": ("InnerLoop",),
     "engine.loss": ("Adapted", "Loss"),
-    "engine.outer": ("OuterLoop",),
-    "engine.pytree": ("cast", "combine", "partition"),
+    "engine.meta_state": ("MetaState",),
+    "engine.outer": ("OuterLoop", "StepInfo"),
+    "engine.persistent_adam": ("persistent_adam",),
+    "engine.pytree": ("cast", "combine", "Except", "partition", "paths", "Selection"),
     "engine.task_list": ("TaskList",),
-    "engine.types": ("Batch", "Task"),
-    "engine.unroll": ("unroll",),
+    "engine.types": (
+        "Batch",
+        "FiniteTasks",
+        "LossFn",
+        "Params",
+        "Task",
+        "TaskDistribution",
+        "TwoStageSampler",
+    ),
+    "engine.unroll": ("InnerState", "Trajectory", "unroll"),
     "errors": ("InnerloopError",),
     "learner.learner": ("Learner",),
-    "nn": ("MLP", "Conv4"),
+    "nn": ("Conv4", "MLP"),
     "nn.losses": ("BatchLoss", "binary_cross_entropy", "cross_entropy", "mean_squared_error"),
     "parallel.cpu_devices": ("use_cores",),
     "tasks": (
@@ -102,11 +137,15 @@ PUBLIC = {
     ),
     "tasks.datasets": ("ClassArrays",),
     "training.callbacks": ("Callback",),
-    "training.fit": ("fit",),
+    "training.experiment": ("Experiment", "Trainable"),
+    "training.fit": ("fit", "Fitted"),
+    "training.loop": ("Progress",),
     "training.measure": ("measure",),
+    "training.measurement": ("Measurement", "ReturnMeasurement", "ScoreMeasurement"),
+    "training.reproduce": ("reproduce",),
     "training.storage.own_weights": ("load_params",),
     "training.train": ("train",),
-    "training.trained": ("load_trained",),
+    "training.trained": ("load_trained", "Trained"),
 }
 """The module of each public name. The imports above repeat this for type checkers; a test compares the two."""
 

@@ -22,7 +22,7 @@ def check_choice(who: str, name: str, value: object, choices: Iterable[object]) 
 def did_you_mean(
     name: str, known: Iterable[str], otherwise: str, *, most: int = 1, cutoff: float = 0.6
 ) -> str:
-    """A hint about an unknown name: at most `most` known names that are spelt nearly so, or `otherwise`."""
+    """A hint about an unknown name: at most `most` known names with a similar spelling, or `otherwise`."""
     import difflib  # only for errors
 
     near = difflib.get_close_matches(name, list(known), most, cutoff)
@@ -71,7 +71,7 @@ def check_counts(who: str, name: str, values: object, length: int | None = None)
 
 
 def check_names(who: str, name: str, values: object) -> list[str]:
-    """Return the value of `name` as a list of strings. Raises InnerloopError, on behalf of `who`, if it is none."""
+    """Return the value of `name` as a list of strings. Raises InnerloopError, on behalf of `who`, if it is not one."""
     try:
         found: list[Any] = [] if isinstance(values, str) else list(values)  # pyright: ignore[reportArgumentType]
     except TypeError:

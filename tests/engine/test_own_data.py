@@ -228,6 +228,20 @@ def test_a_call_that_failed_takes_the_same_meta_batches_again():
     )
 
 
+def test_meta_batches_of_changing_shapes_go_one_by_one():
+    whole, half = meta_batches(2)
+    half = half._replace(query=jax.tree.map(lambda x: x[:, :1], half.query))
+    batches = lambda step: iter([whole, half][step:])
+    loop = il.IteratorOuterLoop(algorithm(), SGD, batches, meta_batch=4, chunk=1)
+    fresh = loop.init(start(), jax.random.key(0))
+    with pytest.raises(
+        InnerloopError, match=r"have the same shapes, got float32\[4, 1.*run\(state, steps=1\)"
+    ):
+        loop.run(fresh, 2)
+    state, _ = loop.run(loop.run(fresh, 1)[0], 1)
+    assert state.step == 2
+
+
 def run_once(batches: object) -> None:
     loop = il.IteratorOuterLoop(algorithm(), SGD, batches, meta_batch=4)
     loop.run(loop.init(start(), jax.random.key(0)), 1)

@@ -79,12 +79,13 @@ def test_it_is_maml_through_a_converged_proximal_loop(select: str | None):
     """MAML differentiates 150 steps of the same rule. For what is frozen, theta stands in the pull as well."""
     loss, params, task = mlp_case()
     proximal, rule = 30.0, optax.sgd(0.02)
-    implicit = imaml(loss, InnerLoop(rule, 150, select), proximal=proximal, cg_steps=30)
+    implicit = imaml(loss, InnerLoop(rule, 150, select=select), proximal=proximal, cg_steps=30)
 
     def outer(theta: Any) -> jax.Array:
         """MAML's objective; the rule of `imaml` is given theta, so that the derivative flows there too."""
         through = maml(
-            loss, InnerLoop(with_proximal_term(rule, partition(theta, select)[0], proximal), 150, select)
+            loss,
+            InnerLoop(with_proximal_term(rule, partition(theta, select)[0], proximal), 150, select=select),
         )
         return through.query_loss(through.adapt(theta, task.support), task.query)
 
@@ -97,7 +98,7 @@ def test_it_is_maml_through_a_converged_proximal_loop(select: str | None):
 def test_frozen_parameters_by_finite_differences():
     """The body moves the solution of the head: its gradient has a cross term."""
     loss, params, task = mlp_case()
-    algorithm = imaml(loss, InnerLoop(optax.sgd(0.1), 300, "head"), proximal=2.0, cg_steps=20)
+    algorithm = imaml(loss, InnerLoop(optax.sgd(0.1), 300, select="head"), proximal=2.0, cg_steps=20)
     found = check_meta_gradient(algorithm, params, task)
     assert found.passed, found
     direct = jax.grad(loss)(algorithm.adapt(params, task.support), task.query)["body"]

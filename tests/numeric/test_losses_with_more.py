@@ -97,7 +97,9 @@ def with_keys_by_hand(select: str | None):
 @pytest.mark.parametrize("select", [None, "head"])
 def test_every_step_and_the_query_have_a_key_of_their_own(derivative: Derivative, select):
     _, params, task = mlp_case()
-    algorithm = maml(Loss(dropout_loss, random=True), InnerLoop(SGD, STEPS, select, derivative=derivative))
+    algorithm = maml(
+        Loss(dropout_loss, random=True), InnerLoop(SGD, STEPS, select=select, derivative=derivative)
+    )
     value, grads = with_keys_by_hand(select)
     found, info = algorithm.meta_grad(params, task, key=KEY)
     same((found, info.outer_loss), (grads, value))

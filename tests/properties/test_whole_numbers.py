@@ -140,7 +140,7 @@ REFUSED |= {
     "il.TaskList([il.Task(il.Batch([1.0], [1.0]), task.query)])": "TaskList: `inputs/0` in the support set of task 0 "
     "must be an array of numbers, got float; give np.asarray(values), for example.",
     # Parameters of another kind, and what was swapped with them
-    "il.mean_squared_error()(params, task.support)": "loss: the parameters are no model that can be called, got dict; "
+    "il.mean_squared_error()(params, task.support)": "loss: the parameters are not callable, got dict; "
     "give the loss its model, `apply(params, inputs)`.",
     "il.Learner(algorithm, params)": "Learner: needs an algorithm, got dict; pass maml(loss_fn, "
     "InnerLoop(optax.sgd(0.1), 5)), for example.",

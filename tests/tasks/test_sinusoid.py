@@ -29,7 +29,7 @@ def moments(x: np.ndarray, low: float, high: float) -> None:
 @pytest.mark.parametrize(("protocol", "top", "sign"), [("maml", np.pi, -1), ("reptile", 2 * np.pi, 1)])
 def test_waves(protocol, top: float, sign: int):
     """y = A sin(x -+ phase) with A in [0.1, 5]; the oracle's inputs say A and phase, the same for both sets."""
-    task = waves(Sinusoid(4, 6, protocol, oracle=True))
+    task = waves(Sinusoid(4, 6, protocol=protocol, oracle=True))
     x, amplitude, phase = np.moveaxis(np.asarray(task.support.inputs), -1, 0)
     np.testing.assert_allclose(
         task.support.targets[..., 0], amplitude * np.sin(x + sign * phase), rtol=1e-4, atol=1e-4
@@ -56,7 +56,7 @@ def test_points_of_the_maml_protocol():
 def test_the_grid_of_the_reptile_protocol():
     """Training sees all 50 points in random order, a test 10 of them with replacement; the error is on all."""
     grid = np.linspace(-5, 5, 50, dtype=np.float32)
-    train, test = waves(Sinusoid(50, 1, "reptile")), waves(Sinusoid(10, 1, "reptile"))
+    train, test = waves(Sinusoid(50, 1, protocol="reptile")), waves(Sinusoid(10, 1, protocol="reptile"))
     np.testing.assert_allclose(
         np.sort(train.support.inputs[..., 0], axis=1), np.tile(grid, (TASKS, 1)), atol=1e-6
     )

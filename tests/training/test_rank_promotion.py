@@ -101,7 +101,7 @@ def test_samplers_and_binary_losses():
     for distribution in (
         Episodes(arrays, 5, 1, 2),
         Episodes(with_rotations(arrays), 5, 1, 2),
-        *[Sinusoid(5, 5, protocol) for protocol in ("maml", "reptile")],
+        *[Sinusoid(5, 5, protocol=protocol) for protocol in ("maml", "reptile")],
         Sinusoid(5, 5, oracle=True),
     ):
         jax.eval_shape(lambda key, d=distribution: d.sample(key), KEY)

@@ -59,8 +59,8 @@ def test_task_distributions():
     assert isinstance(trained, Episodes)
     assert len(trained.rows.starts) == 24
     waves = SupervisedExperiment(preset("sinusoid-reptile"), None)
-    assert waves.train_tasks() == Sinusoid(50, 50, "reptile")
-    assert waves.held_out_tasks() == Sinusoid(10, 50, "reptile")
+    assert waves.train_tasks() == Sinusoid(50, 50, protocol="reptile")
+    assert waves.held_out_tasks() == Sinusoid(10, 50, protocol="reptile")
     with pytest.raises(InnerloopError, match="validation classes: 5 ways need as many classes, got 3"):
         data(ways=5).held_out_tasks("validation")
 

@@ -34,7 +34,7 @@ def anil(
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
 
     Raises:
-        InnerloopError: `head` is None, which would be MAML.
+        InnerloopError: if `head` is None, which would be MAML.
     """
     check_inner(inner, "anil")
     check_not_all(head, "anil", "head")

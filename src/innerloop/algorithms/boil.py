@@ -30,7 +30,7 @@ def boil(
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
 
     Raises:
-        InnerloopError: `head` is None, which would adapt nothing.
+        InnerloopError: if `head` is None, which would adapt nothing.
     """
     check_inner(inner, "boil")
     check_not_all(head, "boil", "head")

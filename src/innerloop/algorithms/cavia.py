@@ -47,7 +47,7 @@ def cavia(
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
 
     Raises:
-        InnerloopError: `context` is None, which would leave no parameter to learn.
+        InnerloopError: if `context` is None, which would leave no parameter to learn.
     """
     check_inner(inner, "cavia")
     check_not_all(context, "cavia", "context")

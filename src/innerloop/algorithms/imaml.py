@@ -160,8 +160,8 @@ def imaml(
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
 
     Raises:
-        InnerloopError: `proximal` is not above 0, `cg_steps` is below 1, or the loss is random or has state or the
-            support set is a stream, for which the solution is not defined.
+        InnerloopError: if `proximal` is not above 0, `cg_steps` is below 1, or the loss is random or has
+            state or the support set is a stream, for which the solution is not defined.
     """
     check_argument("imaml", "proximal", proximal, POSITIVE)
     check_count("imaml", "cg_steps", cg_steps)

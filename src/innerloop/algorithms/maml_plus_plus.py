@@ -127,7 +127,7 @@ def maml_plus_plus(
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
 
     Raises:
-        InnerloopError: a number of updates or `rates` is negative, or not a number.
+        InnerloopError: if a number of updates or `rates` is negative, or not a number.
     """
     check_argument("maml_plus_plus", "rates", rates, NOT_NEGATIVE)
     check_count("maml_plus_plus", "multi_step_updates", multi_step_updates, 0)

@@ -90,8 +90,8 @@ def meta_sgd(
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
 
     Raises:
-        InnerloopError: a rate is not a number, or is negative. (`init` raises it if an adapted parameter is in no
-            group, or a group has none.)
+        InnerloopError: if a rate is not a number, or is negative. (`init` raises it if an adapted parameter
+            is in no group, or a group has none.)
     """
     if isinstance(rates, Mapping):
         for group, rate in rates.items():

@@ -83,7 +83,8 @@ def online_maml(loss_fn: LossFn, inner: InnerLoop, *, outer_loss_fn: LossFn | No
             (None: `loss_fn`). With model state, it reads the state that `loss_fn` has left behind before that item.
 
     Raises:
-        InnerloopError: the inner loop has no steps; or, when it is run, fewer steps than the stream has items.
+        InnerloopError: if the inner loop has no steps; or, when it is run, fewer steps than the stream has
+            items.
     """
     check_inner(inner, "online_maml")
     if inner.steps < 1:

@@ -90,7 +90,7 @@ def reptile(loss_fn: LossFn, inner: InnerLoop, *, alpha: float | None = None) ->
         alpha: the divisor of the displacement (None: 1).
 
     Raises:
-        InnerloopError: the inner loop has no steps, or `alpha` is not above 0.
+        InnerloopError: if the inner loop has no steps, or `alpha` is not above 0.
     """
     check_inner(inner, "reptile")
     _check_steps(inner)

@@ -19,9 +19,13 @@ from innerloop.analysis.inner_steps import inner_step_curves as inner_step_curve
 from innerloop.analysis.loss_landscape import loss_line as loss_line
 from innerloop.analysis.loss_landscape import loss_plane as loss_plane
 from innerloop.analysis.nil import nil as nil
+from innerloop.analysis.run_all import Request as Request
+from innerloop.analysis.run_all import analyze as analyze
 from innerloop.analysis.similarity import similarity_across_models as similarity_across_models
 from innerloop.analysis.similarity import similarity_before_and_after as similarity_before_and_after
 from innerloop.analysis.training_dynamics import along_training as along_training
+from innerloop.analysis.verdict import Verdict as Verdict
+from innerloop.analysis.verdict import judge as judge
 from innerloop.analysis.weight_movement import layer_movement as layer_movement
 from innerloop.nn.named_layers import NamedLayers as NamedLayers
 from innerloop.nn.named_layers import named_layers as named_layers

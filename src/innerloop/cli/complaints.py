@@ -58,7 +58,7 @@ def options_in(show_help: Callable[[], object], option: re.Pattern[str] = OPTION
 
 
 def _check_options(words: list[str], options: list[str], command: str) -> None:
-    """Raise InnerloopError for a word that looks like an option and is none, with the options spelt nearly so."""
+    """Raise InnerloopError for a word that looks like an option and is not one, suggesting similar options."""
     for word in words:
         name = word.partition("=")[0].replace("_", "-")
         if OPTION.fullmatch(name) and name not in options:

@@ -66,11 +66,11 @@ def remaining(folder: Path, config: Config) -> Job | None:
         InnerloopError: if the folder holds a run with other settings, or one whose length cannot change.
     """
     from innerloop.training.run_length import resumed_config
-    from innerloop.training.storage.run_directory import RunFolder
+    from innerloop.training.storage.run_directory import RunFile, RunFolder
     from innerloop.training.storage.weights import deciding
 
     run = RunFolder(folder)
-    if not (folder / "config.json").exists():
+    if not (folder / RunFile.CONFIG).exists():
         return Job(folder, config)
     own = run.config()
     of_its_length = replace(config, outer=replace(config.outer, meta_steps=own.outer.meta_steps))

@@ -102,9 +102,8 @@ def parse_with_preset(argv: Sequence[str]) -> Train:
     base = presets.get(next(iter(named), ""), Config())
     rl_given = any(word.startswith("--rl.") for word in argv)
     arguments = arguments_of(argv, base, policies=rl_given)
-    if (
-        arguments.resume is not None or arguments.preset is None
-    ):  # `_resumed` compares with the run's own settings
+    # For a resumed run, `train_plan` compares the arguments with the run's own settings.
+    if arguments.resume is not None or arguments.preset is None:
         return arguments
     dataset = arguments.data.dataset
     if dataset != base.data.dataset:

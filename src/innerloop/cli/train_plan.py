@@ -9,7 +9,7 @@ from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.files import check_output_folder
-from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.storage.run_directory import RunFile, RunFolder
 
 
 def plan(arguments: Train, argv: Sequence[str]) -> tuple[Path, Config]:
@@ -25,7 +25,7 @@ def plan(arguments: Train, argv: Sequence[str]) -> tuple[Path, Config]:
     check_output_folder(folder)
     if arguments.seeds is None:
         RunFolder(folder).check_new()
-    elif (folder / "config.json").exists():
+    elif (folder / RunFile.CONFIG).exists():
         raise InnerloopError(str(folder), "already holds a run", hint="give another --folder")
     return folder, config
 

@@ -32,7 +32,8 @@ def from_json(text: str, who: str = "config.json") -> Config:
         who: the source of the text, for messages.
 
     Raises:
-        InnerloopError: the text is not JSON, or has an unknown field, a wrong type, or a number out of bounds.
+        InnerloopError: if the text is not JSON, or has an unknown field, a wrong type, or a number out of
+            bounds.
     """
     try:
         return _from_dict(Config, parse_json(text, who), who)

@@ -74,7 +74,7 @@ class Algorithm(ABC):
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
 
     Raises:
-        InnerloopError: `inner` is not an inner loop, or a loss is not a function.
+        InnerloopError: if `inner` is not an inner loop, or a loss is not a function.
     """
 
     second_order: ClassVar[bool] = True

@@ -59,7 +59,7 @@ def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None) -> tuple[int, i
     """The number of tasks per device, and per chunk (None: all tasks of a device).
 
     Raises:
-        InnerloopError: the meta-batch is not a multiple of devices x chunk.
+        InnerloopError: if the meta-batch is not a multiple of devices x chunk.
     """
     if "tasks" not in getattr(mesh, "shape", ()):
         hint = "pass innerloop.parallel.mesh.task_mesh(meta_batch), for example"

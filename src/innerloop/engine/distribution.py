@@ -23,8 +23,8 @@ def check_distribution(tasks: TaskDistribution, key: PRNGKeyArray, who: str, arg
     """Raise InnerloopError, on behalf of `who`, unless this is a distribution whose tasks are drawn from their keys.
 
     Raises:
-        InnerloopError: there is no method `sample`, it does not return a `Task`, it cannot be traced, its tasks do not
-            depend on the key, or they depend on another source of randomness.
+        InnerloopError: if there is no method `sample`, it does not return a `Task`, it cannot be traced, its
+            tasks do not depend on the key, or they depend on another source of randomness.
     """
     check_samples(tasks, who, argument)
     check_random(tasks.sample, key, who, f"{type(tasks).__name__}.sample", _check_task)

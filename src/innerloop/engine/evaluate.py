@@ -226,8 +226,8 @@ def evaluate(
 
     Raises:
         Diverged: an InnerloopError that names the first task with such a score, and its inner step.
-        InnerloopError: there are fewer than two tasks, recorded steps lie outside 0..steps, `key` is not a key, the
-            tasks do not depend on it, or `score` returns something other than scalars by name.
+        InnerloopError: if there are fewer than two tasks, recorded steps lie outside 0..steps, `key` is not a
+            key, the tasks do not depend on it, or `score` returns something other than scalars by name.
     """
     check_is_algorithm(algorithm, "evaluate")
     check_trainable(params, "evaluate")

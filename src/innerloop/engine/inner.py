@@ -6,7 +6,7 @@ gradient by a forward-over-reverse Hessian-vector product (`innerloop.engine.mix
 gradient, and each can be combined with checkpoints through time (`innerloop.engine.nested_scan`).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Literal, get_args
 
 import jax
@@ -31,14 +31,15 @@ class InnerLoop:
     Attributes:
         rule: any Optax optimiser; its state is reset for every task. Its square roots (Adam, norm clipping) have
             derivative 0 at 0 (`innerloop.engine.safe_roots`). A line search, as in `optax.lbfgs`, has no derivative in
-            reverse: `adapt`, `fomaml`, `reptile` and `imaml` can use it, other algorithms cannot, also with `last=0`.
+            reverse: `adapt`, `fomaml`, `reptile` and `imaml` can use it, other algorithms cannot, even with `last=0`.
         steps: k, the number of inner steps; 0 leaves the parameters unchanged.
         select: the parameters to adapt (None: all): a path prefix such as `head`, a pattern such as `**/bias`, several
             of these, or a function of the path.
         minibatch: examples per step, taken from the support set in order and wrapping around (None: all of them). The
             samplers shuffle the support set, so consecutive examples are a random minibatch (Reptile). Examples that
             the mask of a `Batch` excludes are skipped.
-        derivative: how the loop is differentiated; changes the cost, never the result.
+        derivative: how the loop is differentiated; changes the cost, never the result. `mixed` has derivatives of every
+            order in reverse mode (`jax.grad`), but none in forward mode (`jax.jvp`).
         stream: whether the support set is a sequence of batches, with a leading axis of at least `steps` on every
             leaf; step i learns from item i.
         last: the meta-gradient flows through the gradients of the last `last` steps; earlier gradients, also those that
@@ -53,13 +54,14 @@ class InnerLoop:
             up to five steps are unrolled, which saves copying activations into and out of loop buffers; otherwise one.
 
     Raises:
-        InnerloopError: `steps` or `last` is negative; `minibatch`, `checkpoints` or `unroll` is below 1; `derivative`
-            is unknown; `stream` is combined with `minibatch`; `offload` is set without `checkpoints`; `select` is not a
-            selection; or `rule` is not an optimiser.
+        InnerloopError: if `steps` or `last` is negative; `minibatch`, `checkpoints` or `unroll` is below 1;
+            `derivative` is unknown; `stream` is combined with `minibatch`; `offload` is set without
+            `checkpoints`; `select` is not a selection; or `rule` is not an optimiser.
     """
 
     rule: optax.GradientTransformation
     steps: int = 1
+    _: KW_ONLY
     select: Selection = None
     minibatch: int | None = None
     derivative: Derivative = "unrolled"

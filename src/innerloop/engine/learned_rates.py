@@ -38,7 +38,7 @@ def rates_of(meta_params: WithRates, select: Selection, groups: Sequence[str] = 
     """The step size of every adapted leaf; with groups, that of the first one that its path belongs to.
 
     Raises:
-        InnerloopError: there is no step size for an adapted leaf.
+        InnerloopError: if there is no step size for an adapted leaf.
     """
     fast, _ = partition(meta_params.model, select)
     known, found = by_path(meta_params.rates), []
@@ -46,7 +46,7 @@ def rates_of(meta_params: WithRates, select: Selection, groups: Sequence[str] = 
         name = group_of(path, groups) if groups else path
         if name is None or name not in known:
             hint = "call `init` of the algorithm that adapts it"
-            raise InnerloopError("step sizes", f"there is none for the adapted parameter `{path}`", hint=hint)
+            raise InnerloopError("step sizes", f"the adapted parameter `{path}` has none", hint=hint)
         found.append(known[name])
     return jax.tree.structure(fast).unflatten(found)
 

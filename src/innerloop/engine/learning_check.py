@@ -26,8 +26,9 @@ def check_learns(
     It warns if random numbers are the same at all inner steps, or if the padding of a task changes its loss.
 
     Raises:
-        InnerloopError: the model has fewer outputs than an episode has classes, the loss cannot be computed on these
-            tasks, the adapted parameters do not depend on the support set, or the outer loss depends on no parameter.
+        InnerloopError: if the model has fewer outputs than an episode has classes, the loss cannot be
+            computed on these tasks, the adapted parameters do not depend on the support set, or the outer
+            loss depends on no parameter.
     """
     task = jax.eval_shape(lambda key: tasks.sample(key), key)
     own = {"key": loss_key(key)} if algorithm.random else {}

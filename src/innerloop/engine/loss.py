@@ -6,7 +6,7 @@ the meta-gradient of a task remains a function of the meta-parameters, the task 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -67,10 +67,11 @@ class Loss:
             statistics, yes for a recurrent state.
 
     Raises:
-        InnerloopError: `fn` is not a function, or another attribute but `state` is not a boolean.
+        InnerloopError: if `fn` is not a function, or another attribute but `state` is not a boolean.
     """
 
     fn: Callable[..., PyTree]
+    _: KW_ONLY
     random: bool = False
     state: PyTree = None
     aux: bool = False
@@ -95,7 +96,7 @@ class Loss:
         """The value, the new state and the auxiliary outputs.
 
         Raises:
-            InnerloopError: a random loss has no key, or the number of outputs is not the declared one.
+            InnerloopError: if a random loss has no key, or the number of outputs is not the declared one.
         """
         check_key(self, key)
         keywords = {"key": key} if self.random else {}

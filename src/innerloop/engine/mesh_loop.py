@@ -71,8 +71,8 @@ class MeshLoop(ABC):
         """The state before the first update, from meta-parameters (those of a trained model, for example).
 
         Raises:
-            InnerloopError: a meta-parameter is not a float array, the optimizer does not fit, `key` is not a key, or
-                the tasks do not depend on it.
+            InnerloopError: if a meta-parameter is not a float array, the optimizer does not fit, `key` is not
+                a key, or the tasks do not depend on it.
         """
         check_trainable(meta_params, "OuterLoop.init")
         self.check_tasks(key)
@@ -104,7 +104,7 @@ class MeshLoop(ABC):
             The new state, and what to log, stacked over updates.
 
         Raises:
-            InnerloopError: `steps` is below 1, or the state was consumed by an earlier call.
+            InnerloopError: if `steps` is below 1, or the state was consumed by an earlier call.
             Diverged: an InnerloopError that names the first update, task and inner step that were not finite.
         """
         who = f"{type(self).__name__}.run"

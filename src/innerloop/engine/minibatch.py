@@ -20,7 +20,7 @@ def minibatch_of_step(support: PyTree, i: Array, size: int) -> PyTree:
     if isinstance(support, Batch) and support.mask is not None:
         return _of_counted(support, support.mask, i * size + places)
     rows = (i * size + places) % examples
-    return jax.tree.map(lambda x: x[rows], support)
+    return jax.tree.map(lambda x: jnp.asarray(x)[rows], support)
 
 
 def _of_counted(support: Batch, mask: Array, places: Array) -> Batch:
@@ -28,10 +28,10 @@ def _of_counted(support: Batch, mask: Array, places: Array) -> Batch:
 
     Examples are repeated if too few count to fill the minibatch, but no repetition counts.
     """
-    counts = mask.reshape(len(mask), -1).any(1)
+    counts = jnp.asarray(mask).reshape(len(mask), -1).any(1)
     count = jnp.sum(counts)
     in_order = jnp.argsort(~counts)  # stable: those that count come first, in their order
     rows = in_order[places % jnp.maximum(count, 1)]
-    batch = jax.tree.map(lambda x: x[rows], support)
+    batch = jax.tree.map(lambda x: jnp.asarray(x)[rows], support)
     once = (jnp.arange(len(rows)) < count).reshape(-1, *[1] * (mask.ndim - 1))
     return batch._replace(mask=jnp.where(once, batch.mask, jnp.zeros((), mask.dtype)))

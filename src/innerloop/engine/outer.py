@@ -76,8 +76,8 @@ class GradientLoop(MeshLoop):
             key: determines which tasks are drawn.
 
         Raises:
-            InnerloopError: a parameter is not a float array, or the optimizer does not fit the parameters or the inner
-                rule.
+            InnerloopError: if a parameter is not a float array, or the optimizer does not fit the parameters
+                or the inner rule.
         """
         return self.start(self.algorithm.init(params), key)
 
@@ -159,7 +159,8 @@ class OuterLoop(GradientLoop):
             mesh: the devices (None: as many as divide the meta-batch evenly).
 
         Raises:
-            InnerloopError: the meta-batch is not a multiple of devices x chunk, or the algorithm or optimizer is none.
+            InnerloopError: if the meta-batch is not a multiple of devices x chunk, or the algorithm or
+                optimizer is not one.
         """
         super().__init__(algorithm, optimizer, meta_batch, chunk, mesh)
         self.tasks = tasks

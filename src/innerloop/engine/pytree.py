@@ -141,7 +141,7 @@ def partition(params: PyTree, selection: Selection) -> tuple[PyTree, PyTree]:
             path.
 
     Raises:
-        InnerloopError: a name of the selection matches no parameter, or a function selects none.
+        InnerloopError: if a name of the selection matches no parameter, or a function selects none.
     """
     _check_names(params, selection.selection if isinstance(selection, Except) else selection)
     mask = [is_selected(selection, path) for path in paths(params)]
@@ -168,7 +168,7 @@ def combine(selected: PyTree, rest: PyTree) -> PyTree:
     """Undo `partition`.
 
     Raises:
-        InnerloopError: the two are not parts of the same tree.
+        InnerloopError: if the two are not parts of the same tree.
     """
     try:
         return jax.tree.map(lambda a, b: b if a is None else a, selected, rest, is_leaf=lambda x: x is None)

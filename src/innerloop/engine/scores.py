@@ -19,7 +19,7 @@ def score_shapes(score: Score, adapted: Params, task: Task) -> dict[str, jax.Sha
     """The scores' shapes and types.
 
     Raises:
-        InnerloopError: the score cannot be traced, or does not return one real number for each name.
+        InnerloopError: if the score cannot be traced, or does not return one real number for each name.
     """
     usual = (TypeError, ValueError, AttributeError, LookupError)
     with explained("score", "cannot be computed", hint=HINT, errors=usual):

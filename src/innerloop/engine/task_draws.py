@@ -24,7 +24,7 @@ def draw_and_fetch(tasks: TaskDistribution) -> tuple[Callable[[PyTree], PyTree],
     """`draw`, applied to all keys of a meta-step at once, and `fetch`, which makes a task from what was drawn."""
     if isinstance(tasks, TwoStageSampler) and type(tasks).sample is TwoStageSampler.sample:
         return tasks.draw, tasks.fetch
-    return (lambda key: key), tasks.sample  # also if a subclass overrides `sample`
+    return (lambda key: key), tasks.sample  # even if a subclass overrides `sample`
 
 
 def task_keys(key: PRNGKeyArray, step: Array, meta_batch: int) -> Array:

@@ -35,8 +35,9 @@ class TaskList(FiniteTasks, eqx.Module):
             tasks: tasks of NumPy or JAX arrays; if their numbers of examples differ, their sets must be `Batch`es.
 
         Raises:
-            InnerloopError: there is no task, an item is no `Task`, the tasks differ in structure, dtype or the shape of
-                an example, a set has leaves of different lengths, or sets of different lengths are not `Batch`es.
+            InnerloopError: if there is no task, an item is not a `Task`, the tasks differ in structure, dtype or
+                the shape of an example, a set has leaves of different lengths, or sets of different lengths
+                are not `Batch`es.
         """
         hint = "give a list of innerloop.Task(support, query)"
         if not isinstance(tasks, Sequence):

@@ -45,7 +45,7 @@ def _check_no_model_state(params: PyTree, who: str) -> None:
 
 
 def _cure(node: Any) -> str:
-    """What to do about a node of a tree that is, or holds, model state; empty if it is none.
+    """What to do about a node of a tree that is, or holds, model state; empty if it is not.
 
     Flax, which may not be installed, is recognised by its names.
     """

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from innerloop.engine.inner import Derivative, InnerLoop, check_inner
 from innerloop.engine.inner_step import Carry, Step, StepInputs, StepLoss, inner_step
@@ -31,7 +31,7 @@ from innerloop.engine.loss import (
 from innerloop.engine.minibatch import minibatch_of_step
 from innerloop.engine.nested_scan import nested_scan
 from innerloop.engine.optimizer import initial_moments
-from innerloop.engine.pytree import combine, partition, shapes_only
+from innerloop.engine.pytree import combine, kinds, partition, shapes_only
 from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError
@@ -43,6 +43,20 @@ Observe = Callable[[Params, Array], PyTree]
 """`observe(adapted, i)` returns what to record after i inner steps, a pytree of arrays."""
 
 
+class InnerState(NamedTuple):
+    """Where an inner loop stopped, and what another needs to go on from there.
+
+    Attributes:
+        carry: the adapted parameters, the rule's state and the model state.
+        step: the number of steps so far.
+    """
+
+    carry: Carry
+    step: Int[Array, ""]
+
+    __repr__ = shapes_only
+
+
 class Trajectory(NamedTuple):
     """The result of an inner loop.
 
@@ -51,12 +65,14 @@ class Trajectory(NamedTuple):
         losses: the support loss before each step, `[steps]`.
         observed: the results of `observe`, each leaf `[steps + 1, ...]` (None without `observe`).
         aux: the auxiliary outputs of the support loss before each step, each leaf `[steps, ...]` (None if it has none).
+        end: the state after the last step, from which `unroll(..., start=end)` goes on.
     """
 
     adapted: Params
     losses: Float[Array, " steps"]
     observed: PyTree = None
     aux: PyTree = None
+    end: InnerState | None = None
 
     __repr__ = shapes_only
 
@@ -69,6 +85,7 @@ def unroll(
     support: PyTree,
     observe: Observe | None = None,
     *,
+    start: InnerState | None = None,
     key: MaybeKey = None,
 ) -> Trajectory:
     """Adapt parameters to the support set of one task.
@@ -76,22 +93,24 @@ def unroll(
     Args:
         loss_fn: the support loss: `loss_fn(params, batch) -> scalar`, or a `Loss`.
         inner: the inner loop.
-        params: the parameters to start from.
+        params: the parameters to start from. With `start`, only those that the inner loop does not adapt are read.
         support: a pytree with a leading axis `support` on every leaf; for a stream, the axis of its items.
         observe: `observe(adapted, i)` is called after i = 0..k steps; the results are stacked.
+        start: the `end` of an earlier trajectory, to go on from it (None: begin). Two loops of 4 steps are then one of
+            8: steps are counted on, for keys, minibatches and `observe`. A stream has to hold the further items alone.
         key: the task's key, for a random loss.
 
     Raises:
-        InnerloopError: a parameter is not a float array, the selection matches no parameter, the loss is not a
-            scalar or changes the structure of its state, a random loss has no key, or the axes of the support set do
-            not fit a minibatch or a stream.
+        InnerloopError: if a parameter is not a float array, the selection matches no parameter, the loss is
+            not a scalar or changes the structure of its state, a random loss has no key, the axes of the
+            support set do not fit a minibatch or a stream, or `start` is the state of another inner loop.
     """
     check_inner(inner, "unroll")
     check_trainable(params, "inner loop")
     if observe is not None:
         check_function(observe, "unroll", "observe", "observe(adapted, i)")
     _check_axes(inner, support)
-    axes = varying_axes(params, support, key)
+    axes = varying_axes(params, support, start, key)
     fast, frozen = partition(varying_over(axes, params), inner.select)
     example = jax.tree.map(lambda x: x[0], support) if inner.stream else support
     check_loss(loss_fn, params, example, key)
@@ -111,7 +130,9 @@ def unroll(
     batch_of = lambda i, item: item if size is None else minibatch_of_step(support, i, size)
     now = lambda carry, i, item: StepInputs(carry.state, fold_key(key, i), batch_of(i, item))
     watch = None if observe is None else lambda carry, i: observe(adapted(carry), i)
-    carry = varying_over(axes, Carry(fast, initial_moments(inner.rule.init, fast, "InnerLoop"), state))
+    carry = Carry(fast, initial_moments(inner.rule.init, fast, "InnerLoop"), state)
+    carry, first = (carry, 0) if start is None else _continued(carry, start)
+    carry = varying_over(axes, carry)
     loss, rest = _hoisted(loss_of, inner, carry, key, (frozen, support))
     step = lambda constant: inner_step(
         loss,
@@ -122,11 +143,20 @@ def unroll(
         differentiate_state=isinstance(loss_fn, Loss) and loss_fn.differentiate_state,
     )
     body = lambda constant: _body(step(constant), now, watch, inner.derivative, axes)
-    carry, (losses, aux, seen) = _scan_steps(body, carry, inner, support)
+    carry, (losses, aux, seen) = _scan_steps(body, carry, inner, support, first)
+    end = InnerState(carry, jnp.asarray(first + inner.steps))
     if watch is not None:
-        final = watch(carry, jnp.asarray(inner.steps))
+        final = watch(carry, end.step)
         seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), seen, final)
-    return Trajectory(adapted(carry), losses, seen, aux)
+    return Trajectory(adapted(carry), losses, seen, aux, end)
+
+
+def _continued(fresh: Carry, start: InnerState) -> tuple[Carry, Array]:
+    """The state to go on from. Raises InnerloopError unless it has the structure of a fresh one."""
+    if not isinstance(start, InnerState) or kinds(start.carry) != kinds(fresh):
+        hint = "pass the `end` of a trajectory with the same parameters, loss, rule and `select`"
+        raise InnerloopError("unroll", "`start` is not a state of this inner loop", hint=hint)
+    return start.carry, start.step
 
 
 def _hoisted(
@@ -158,11 +188,15 @@ def _body(
 
 
 def _scan_steps(
-    body: Callable[[bool], Callable], carry: Carry, inner: InnerLoop, support: PyTree
+    body: Callable[[bool], Callable], carry: Carry, inner: InnerLoop, support: PyTree, begun: int | Array
 ) -> tuple[Carry, PyTree]:
-    """Run all steps; `body(constant)` makes the scan body, whose gradient is held constant or not."""
+    """Run all steps after `begun`; `body(constant)` makes the scan body, whose gradient is held constant or not."""
     first = 0 if inner.last is None else max(inner.steps - inner.last, 0)
-    xs = (jnp.arange(inner.steps), _items(support, 0, inner.steps) if inner.stream else None)
+    steps = jnp.arange(inner.steps)
+    xs = (
+        steps if isinstance(begun, int) else steps + begun,
+        _items(support, 0, inner.steps) if inner.stream else None,
+    )
     parts = []
     for constant, start, stop in ((True, 0, first), (False, first, inner.steps)):
         if start < stop or (not constant and not parts):

@@ -22,7 +22,7 @@ OVERWRITE = "give another name, or `overwrite` to replace it"
 
 
 def as_path(path: object) -> Path:
-    """A path as a Path. Raises InnerloopError for anything that is none."""
+    """A path as a Path. Raises InnerloopError for anything that is not one."""
     try:
         return Path(path)  # pyright: ignore[reportArgumentType]
     except TypeError:
@@ -79,7 +79,8 @@ def replacing(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """An empty draft next to `path` that is synced and replaces it at the end, or is removed if the block fails.
 
     Raises:
-        OSError: the draft cannot be written or moved; FileExistsError if `path` exists and `overwrite` is false.
+        OSError: if the draft cannot be written or moved; FileExistsError if `path` exists and `overwrite` is
+            false.
     """
     draft = path.with_name(f".{uuid.uuid4().hex}.tmp")  # short enough for any file system
     os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))

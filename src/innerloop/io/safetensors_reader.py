@@ -62,7 +62,7 @@ def read(path: Path, what: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             tensors = _tensors(header, size)
             content = file.read(size)
         arrays = {tensor.name: _array(content, tensor) for tensor in tensors}
-    except (OSError, ValueError) as trouble:  # also if it is not a regular file
+    except (OSError, ValueError) as trouble:  # or if it is not a regular file
         said = str(trouble).removeprefix(f"{path}: ").rstrip(".")
         raise InnerloopError(str(path), f"holds no {what} ({said})") from None
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):

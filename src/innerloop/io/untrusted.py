@@ -45,7 +45,7 @@ def open_regular(path: Path, limit: int, *, follow: bool = True) -> BufferedRead
     Without `follow`, a symbolic link is refused: a run's folder contains none.
 
     Raises:
-        InnerloopError: the file is missing, not a regular file, too large, or cannot be opened.
+        InnerloopError: if the file is missing, not a regular file, too large, or cannot be opened.
     """
     try:
         _check(path, os.stat(path, follow_symlinks=follow), limit)  # some devices act when opened

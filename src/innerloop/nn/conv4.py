@@ -45,7 +45,7 @@ class Conv4(eqx.Module):
             key: the key for the random weights.
 
         Raises:
-            InnerloopError: the images are smaller than 16 x 16, or `downsample` or `features` is unknown.
+            InnerloopError: if the images are smaller than 16 x 16, or `downsample` or `features` is unknown.
         """
         check_choice("Conv4", "downsample", downsample, ("stride", "pool"))
         check_choice("Conv4", "features", features, ("mean", "flatten"))

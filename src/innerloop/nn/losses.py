@@ -26,7 +26,7 @@ def call(params: Params, inputs: PyTree, **keywords: object) -> Array:
     if not callable(params):
         hint = "give the loss its model, `apply(params, inputs)`"
         got = type(params).__name__
-        raise InnerloopError("loss", "the parameters are no model that can be called", got=got, hint=hint)
+        raise InnerloopError("loss", "the parameters are not callable", got=got, hint=hint)
     return params(inputs, **keywords)  # pyright: ignore[reportReturnType]
 
 
@@ -54,7 +54,7 @@ def squared_error(outputs: Array, targets: Array, mask: Mask = None) -> Float[Ar
         mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: equally).
 
     Raises:
-        InnerloopError: the shapes differ, or that of the mask.
+        InnerloopError: if the shapes differ, or that of the mask.
     """
     _check_targets(targets, outputs.shape)
     errors = jnp.square(outputs - masked_targets(targets, mask))
@@ -86,7 +86,7 @@ def softmax_cross_entropy(
         mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: equally).
 
     Raises:
-        InnerloopError: the scores, the targets or the mask have another shape.
+        InnerloopError: if the scores, the targets or the mask have another shape.
     """
     _check_scores(scores, targets, "loss")
     is_class = lambda targets: _is_class(targets, scores.shape[-1])
@@ -108,7 +108,7 @@ def sigmoid_cross_entropy(scores: Array, targets: Array, mask: Mask = None) -> F
         mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: equally).
 
     Raises:
-        InnerloopError: the shapes differ, or that of the mask.
+        InnerloopError: if the shapes differ, or that of the mask.
     """
     _check_targets(targets, scores.shape)
     targets = masked_targets(targets, mask, _is_probability)
@@ -173,7 +173,7 @@ class BatchLoss:
         """The loss of one batch; with model state, `(loss, new_state)`.
 
         Raises:
-            InnerloopError: this is not a batch, or `measure` or its mask does not fit.
+            InnerloopError: if this is not a batch, or `measure` or its mask does not fit.
         """
         _check_batch(batch)
         masks = () if batch.mask is None else (batch.mask,)
@@ -241,7 +241,7 @@ def accuracy(scores: Float[Array, "examples ways"], targets: Array, mask: Mask =
         mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: equally).
 
     Raises:
-        InnerloopError: the scores, the targets or the mask have another shape.
+        InnerloopError: if the scores, the targets or the mask have another shape.
     """
     _check_scores(scores, targets, "accuracy")
     right = (jnp.argmax(scores, axis=-1) == targets).astype(jnp.float32)

@@ -12,7 +12,7 @@ Mask = Array | None
 
 
 def _check_mask(mask: Array, examples: int) -> None:
-    """Raise InnerloopError for a mask that is no array, or of another shape, which would be broadcast."""
+    """Raise InnerloopError for a mask that is not an array, or has another shape, which would be broadcast."""
     if not hasattr(mask, "dtype"):
         hint = "give the mask as an array, np.asarray(mask)"
         raise InnerloopError("loss", "the mask must be an array", got=type(mask).__name__, hint=hint)
@@ -28,11 +28,11 @@ def mean_over_examples(values: Float[Array, " examples"], mask: Mask = None) -> 
     Args:
         values: one value per example.
         mask: which examples count, `[examples]` bool, or their weights of 0 or more (None: all count equally). An
-            example of weight 0 does not count, even if its value is NaN. The gradient of its weight is exact, also if
+            example of weight 0 does not count, even if its value is NaN. The gradient of its weight is exact, even if
             all weights are 0 (the result is then their weighted sum), but 0 if its value is not finite.
 
     Raises:
-        InnerloopError: the mask has another shape.
+        InnerloopError: if the mask has another shape.
     """
     if mask is None:
         return jnp.mean(values)

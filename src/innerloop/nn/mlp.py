@@ -55,8 +55,8 @@ class MLP(eqx.Module):
             key: the key for the random weights.
 
         Raises:
-            InnerloopError: the activation is unknown, a size is not a whole number, `normalize` is not a boolean, or
-                `key` is not a key.
+            InnerloopError: if the activation is unknown, a size is not a whole number, `normalize` is not a
+                boolean, or `key` is not a key.
         """
         check_choice("MLP", "activation", activation, ACTIVATIONS)
         check_flag("MLP", "normalize", normalize)

@@ -31,7 +31,7 @@ class NamedLayers:
             layer, flattened).
 
     Raises:
-        InnerloopError: there are fewer than two layers.
+        InnerloopError: if there are fewer than two layers.
     """
 
     selections: dict[str, Selection]
@@ -69,7 +69,7 @@ class NamedLayers:
         """A function that tells whether a parameter's path belongs to one of these layers.
 
         Raises:
-            InnerloopError: a name is unknown.
+            InnerloopError: if a name is unknown.
         """
         for name in names:
             check_choice("layers", "layer", name, self.selections)
@@ -96,7 +96,7 @@ def named_layers(model: PyTree) -> NamedLayers:
     """The layers of a built-in network.
 
     Raises:
-        InnerloopError: the model is not a built-in one.
+        InnerloopError: if the model is not a built-in one.
     """
     if not isinstance(model, Conv4 | MLP):
         hint = "name its layers with `innerloop.analysis.NamedLayers`"

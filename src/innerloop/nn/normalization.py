@@ -34,7 +34,7 @@ def predict(
         mode: which batch supplies the normalisation statistics.
 
     Raises:
-        InnerloopError: the mode is unknown, or it is `support` and the model has no keyword `reference`.
+        InnerloopError: if the mode is unknown, or it is `support` and the model has no keyword `reference`.
     """
     check_choice("normalization", "mode", mode, get_args(Normalization))
     if mode == "transductive":

@@ -27,7 +27,7 @@ def use_cores(devices: int | None = None) -> None:
             that the process may use).
 
     Raises:
-        InnerloopError: the number is not in 1..1024, or JAX has already started with another one.
+        InnerloopError: if the number is not in 1..1024, or JAX has already started with another one.
     """
     import jax
 

@@ -44,8 +44,8 @@ def task_mesh(meta_batch: int, devices: Sequence[Device] | None = None, model_sh
         model_shards: the number of devices that share one copy of the parameters.
 
     Raises:
-        InnerloopError: the meta-batch is not a multiple of the number of processes, or the groups do not use all
-            devices.
+        InnerloopError: if the meta-batch is not a multiple of the number of processes, or the groups do not
+            use all devices.
     """
     meta_batch = check_count("task_mesh", "meta_batch", meta_batch)
     every = by_process(jax.devices() if devices is None else devices)

@@ -87,7 +87,8 @@ def initialize(meeting: ProcessGroup) -> None:
     """Connect to the other processes; returns when all are connected. Call it before JAX is used.
 
     Raises:
-        InnerloopError: the settings are wrong or incomplete, or the other processes do not connect in time.
+        InnerloopError: if the settings are wrong or incomplete, or the other processes do not connect in
+            time.
     """
     meeting = _from_environment(meeting)
     _check(meeting)

@@ -48,8 +48,8 @@ def evaluate_policy(
             counts them.
 
     Raises:
-        InnerloopError: `sampler` is something else, there are fewer than two tasks, they do not depend on the key, the
-            policy does not fit the environment, or too many trajectories broke.
+        InnerloopError: if `sampler` is something else, there are fewer than two tasks, they do not depend on
+            the key, the policy does not fit the environment, or too many trajectories broke.
     """
     run = evaluator(sampler, num_tasks=num_tasks, on_broken=on_broken)
     check_fit(sampler.environment, policy)

@@ -5,6 +5,7 @@ rotated about its centre. Pixels beyond the border take the nearest value. Witho
 """
 
 import math
+from dataclasses import KW_ONLY
 
 import equinox as eqx
 import jax
@@ -30,6 +31,7 @@ class Augmented(TwoStageSampler, eqx.Module):
     """
 
     tasks: TaskDistribution
+    _: KW_ONLY
     flip: bool = eqx.field(static=True, default=False)
     crop: int = eqx.field(static=True, default=0)
     rotation: float = eqx.field(static=True, default=0.0)

@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.meta_state import MetaState
+from innerloop.engine.pytree import kinds
 from innerloop.engine.types import Task
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
@@ -84,6 +85,7 @@ class IteratorOuterLoop(BlockLoop):
         if len(found) < steps:
             wrong = f"the iterator ended after {counted(self.read, 'meta-batch', 'meta-batches')}"
             raise InnerloopError(WHO, wrong, hint="repeat the data, for example by itertools.cycle")
+        _check_same_shapes(found)
         return from_local_shards(jax.tree.map(lambda *x: np.stack(x), *found), self.split)
 
 
@@ -93,6 +95,19 @@ def _iterator(batches: object) -> Iterator[object]:
         hint = "pass a DataLoader, a generator or a list of tasks"
         raise InnerloopError(WHO, "`batches` must be iterable", got=type(batches).__name__, hint=hint)
     return iter(batches)
+
+
+def _check_same_shapes(found: list[Task]) -> None:
+    """Raise InnerloopError unless the meta-batches of one call, which are updates of one program, have one shape."""
+    first = kinds(found[0])
+    for now in map(kinds, found[1:]):
+        path = next((path for path in {**first, **now} if first.get(path) != now.get(path)), None)
+        if path is not None:
+            got = f"{now.get(path, 'nothing')} after {first.get(path, 'nothing')} at `{path}`"
+            hint = "pad them with a mask, or take such updates in calls of their own: `run(state, steps=1)`"
+            raise InnerloopError(
+                WHO, "the meta-batches of a call must have the same shapes", got=got, hint=hint
+            )
 
 
 def _as_task(batch: object, tasks: int) -> Task:

@@ -7,7 +7,7 @@ all 50.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 import jax
@@ -37,6 +37,7 @@ class Sinusoid:
 
     shots: int = 10
     queries: int = 10
+    _: KW_ONLY
     protocol: Literal["maml", "reptile"] = "maml"
     oracle: bool = False
 

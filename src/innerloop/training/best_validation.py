@@ -77,7 +77,8 @@ def best_rule(
         patience: as in `BestRule`.
 
     Raises:
-        InnerloopError: the score is unknown or has to be chosen, or it is not known whether lower or higher is better.
+        InnerloopError: if the score is unknown or has to be chosen, or it is not known whether lower or
+            higher is better.
     """
     names = list(scores)
     if monitor is None and len(names) > 1 and "loss" not in names:

@@ -133,10 +133,10 @@ class RunRecorder(Recorder):
         checkpoint.finish(self.checkpoints)
         facts = {"seconds": self.run.seconds(), "environment": environment()}
         if os.path.lexists(self.run.weights):
-            self._tell_if_damaged(int(state.step))
+            self._warn_if_damaged(int(state.step))
         self.write_weights(self.run.weights.name, state, facts)
 
-    def _tell_if_damaged(self, step: int) -> None:
+    def _warn_if_damaged(self, step: int) -> None:
         """Warn if the weights of an earlier end cannot be read."""
         try:
             safetensors_reader.read(self.run.weights, "trained weights")

@@ -24,8 +24,8 @@ def resumed_config(
     The settings in `may_differ` are not compared.
 
     Raises:
-        InnerloopError: the given config differs in another setting, the outer step size decays over the run, or the run
-            has gone further already.
+        InnerloopError: if the given config differs in another setting, the outer step size decays over the
+            run, or the run has gone further already.
     """
     own = run.config()
     if given is None:

@@ -88,12 +88,14 @@ class SupervisedExperiment(Experiment):
         data = self.config.data
         shots = data.training_shots
         if self.splits is None:
-            plain = Sinusoid(shots, data.queries, data.protocol, data.oracle)
+            plain = Sinusoid(shots, data.queries, protocol=data.protocol, oracle=data.oracle)
         elif self.pretrains:
             plain = SupervisedBatches(self.classes_of("train"), data.ways * (shots + data.queries))
         else:
             plain = Episodes(self.classes_of("train"), data.ways, shots, self.training_queries)
-        return Augmented(plain, data.flip, data.crop, data.rotate) if data.augmented else plain
+        if not data.augmented:
+            return plain
+        return Augmented(plain, flip=data.flip, crop=data.crop, rotation=data.rotate)
 
     @property
     def training_queries(self) -> int:
@@ -105,7 +107,7 @@ class SupervisedExperiment(Experiment):
         data = self.config.data
         queries = self.config.evaluation.queries if queries is None else queries
         if self.splits is None:
-            return Sinusoid(data.shots, queries, data.protocol, data.oracle)
+            return Sinusoid(data.shots, queries, protocol=data.protocol, oracle=data.oracle)
         self.check_part(part, data.shots, queries)
         return Episodes(self.classes_of(part), data.ways, data.shots, queries)
 

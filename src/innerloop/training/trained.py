@@ -44,7 +44,7 @@ def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     `data_folder` replaces the config's image folder or table.
 
     Raises:
-        InnerloopError: there is no such source, or its data set is not read from a folder or file.
+        InnerloopError: if there is no such source, or its data set is not read from a folder or file.
     """
     path, arrays, config, facts = load_weights(source)
     model_size.check_stored(config, arrays, str(path))
@@ -63,7 +63,7 @@ def with_data(config: Config, place: str) -> Config:
     """The config with another image folder or table (empty: unchanged).
 
     Raises:
-        InnerloopError: there is no such folder or file, or the run's data set is not read from one.
+        InnerloopError: if there is no such folder or file, or the run's data set is not read from one.
     """
     spec = config.data.spec
     if not place:
@@ -87,7 +87,7 @@ def started_from(trained: Trained) -> Trained:
     It is the first snapshot in a run's folder; without one, it is read from its original place.
 
     Raises:
-        InnerloopError: it is no longer there, or has changed.
+        InnerloopError: if it is no longer there, or has changed.
     """
     start, fresh = WarmStart(trained.config.model.start), jax.eval_shape(trained.experiment.init_params)
     run = RunFolder(trained.folder) if trained.folder else None

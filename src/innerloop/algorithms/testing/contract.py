@@ -70,7 +70,7 @@ def check_algorithm(
         dtypes: the dtypes to check.
 
     Raises:
-        AssertionError: the contract is broken; the message says how.
+        AssertionError: if the contract is broken; the message says how.
     """
     rule = optax.sgd(0.1) if rule is None else rule
     _check_names(make(_affine_loss, InnerLoop(rule, STEPS)))

@@ -92,8 +92,8 @@ def check_meta_gradient(
         key: the task's key, for a random loss.
 
     Raises:
-        InnerloopError: a parameter is not a float array, the loss is not a scalar, or a value is not finite,
-            or a random loss has no key.
+        InnerloopError: if a parameter is not a float array, the loss is not a scalar, or a value is not
+            finite, or a random loss has no key.
     """
     check_is_algorithm(algorithm, "check_meta_gradient")
     check_trainable(params, "check_meta_gradient")

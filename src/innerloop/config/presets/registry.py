@@ -68,5 +68,5 @@ def preset(name: str) -> Config:
 
 
 def nearest(name: str) -> str:
-    """A hint about an unknown name: the presets that are spelt nearly so."""
+    """A hint about an unknown name: the presets with similar names."""
     return did_you_mean(name, all_presets(), "`innerloop list` lists the presets", most=3, cutoff=0.4)

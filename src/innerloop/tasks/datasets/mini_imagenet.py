@@ -50,7 +50,7 @@ def load(root: AnyPath, size: int = 84) -> Splits:
     folder = expanded(root, WHO)
     parts = _parts(folder)
     class_folders.check_disjoint(parts, WHO)
-    _tell_unusual(parts)
+    _warn_if_unusual(parts)
     files = {name: paths for part in parts for name, paths in part.items()}
     name, source = f"mini-imagenet-v2-{size}-{_key(folder)}", _listing(files)
     data = cached(name, source, lambda: class_folders.read(files, size, 3))
@@ -109,7 +109,7 @@ def _image(name: str | None, images: Path, table: Path) -> Path:
     return images / name
 
 
-def _tell_unusual(parts: list[class_folders.Files]) -> None:
+def _warn_if_unusual(parts: list[class_folders.Files]) -> None:
     classes = tuple(len(part) for part in parts)
     counts = {len(paths) for part in parts for paths in part.values()}
     if classes != CLASSES or counts != {PER_CLASS}:

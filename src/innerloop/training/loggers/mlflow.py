@@ -22,7 +22,7 @@ class MlflowLogger(Callback):
             tracking_uri: the URI of a server or database (None: MLflow's own setting).
 
         Raises:
-            InnerloopError: `mlflow` is not installed.
+            InnerloopError: if `mlflow` is not installed.
         """
         self.mlflow = required("mlflow", "mlflow", "mlflow")
         self.experiment, self.client = experiment, self.mlflow.MlflowClient(tracking_uri)

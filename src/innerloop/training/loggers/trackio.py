@@ -20,13 +20,10 @@ class TrackioLogger(Callback):
             settings: further arguments of `trackio.init`, such as `space_id` or `group`.
 
         Raises:
-            InnerloopError: `trackio` is not installed.
+            InnerloopError: if `trackio` is not installed.
         """
-        self.trackio, self.project, self.settings = (
-            required("trackio", "trackio", "trackio"),
-            project,
-            settings,
-        )
+        self.trackio = required("trackio", "trackio", "trackio")
+        self.project, self.settings = project, settings
 
     def on_start(self, folder: Path, settings: JsonObject, step: int) -> None:
         """Start the Trackio run, or continue it."""

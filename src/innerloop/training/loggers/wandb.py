@@ -23,9 +23,10 @@ class WandbLogger(Callback):
             settings: further arguments of `wandb.init`, such as `entity`, `tags` or `mode="offline"`.
 
         Raises:
-            InnerloopError: `wandb` is not installed.
+            InnerloopError: if `wandb` is not installed.
         """
-        self.wandb, self.project, self.settings = (required("wandb", "wandb", "wandb"), project, settings)
+        self.wandb = required("wandb", "wandb", "wandb")
+        self.project, self.settings = project, settings
 
     def on_start(self, folder: Path, settings: JsonObject, step: int) -> None:
         """Start the W&B run, or continue it."""

@@ -43,7 +43,7 @@ def load_params(source: str | Path, like: Params, which: Literal["final", "best"
         which: for a folder, the weights from the end of the run, or those of its best validation.
 
     Raises:
-        InnerloopError: there are no such weights, or they belong to another model or to a preset.
+        InnerloopError: if there are no such weights, or they belong to another model or to a preset.
     """
     check_choice(WHO, "which", which, ("final", "best"))
     check_trainable(like, WHO)
