@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from innerloop.config.presets.registry import preset as preset
     from innerloop.engine.algorithm import Algorithm as Algorithm
     from innerloop.engine.algorithm import MetaInfo as MetaInfo
+    from innerloop.engine.diagnosis import Diverged as Diverged
     from innerloop.engine.evaluate import evaluate as evaluate
     from innerloop.engine.inner import InnerLoop as InnerLoop
     from innerloop.engine.loss import Adapted as Adapted
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from innerloop.training.callbacks import Callback as Callback
     from innerloop.training.fit import fit as fit
     from innerloop.training.measure import measure as measure
+    from innerloop.training.signals import Stopped as Stopped
     from innerloop.training.storage.own_weights import load_params as load_params
     from innerloop.training.train import train as train
     from innerloop.training.trained import load_trained as load_trained
@@ -78,6 +80,7 @@ PUBLIC = {
     "algorithms.testing.meta_gradient": ("check_meta_gradient",),
     "config.presets.registry": ("preset",),
     "engine.algorithm": ("Algorithm", "MetaInfo"),
+    "engine.diagnosis": ("Diverged",),
     "engine.evaluate": ("evaluate",),
     "engine.inner": ("InnerLoop",),
     "engine.loss": ("Adapted", "Loss"),
@@ -104,6 +107,7 @@ PUBLIC = {
     "training.callbacks": ("Callback",),
     "training.fit": ("fit",),
     "training.measure": ("measure",),
+    "training.signals": ("Stopped",),
     "training.storage.own_weights": ("load_params",),
     "training.train": ("train",),
     "training.trained": ("load_trained",),
@@ -112,13 +116,31 @@ PUBLIC = {
 
 __all__ = [name for names in PUBLIC.values() for name in names]  # pyright: ignore[reportUnsupportedDunderAll]
 
+PACKAGES = (
+    "algorithms",
+    "analysis",
+    "config",
+    "engine",
+    "errors",
+    "learner",
+    "nn",
+    "parallel",
+    "report",
+    "rl",
+    "tasks",
+    "training",
+)
+"""What else `import innerloop` gives access to, for example `innerloop.rl`."""
+
 HOMES = {name: home for home, names in PUBLIC.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
+    """Import a public name or a package on first use."""
     if name == "__version__":
         return import_module(f"{__name__}.io.versions").version(__name__)
+    if name in PACKAGES:
+        return import_module(f"{__name__}.{name}")
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
@@ -127,4 +149,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *HOMES, "__version__"])
+    return sorted({*globals(), *HOMES, *PACKAGES, "__version__"})

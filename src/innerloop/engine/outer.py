@@ -64,12 +64,11 @@ class GradientLoop(MeshLoop):
         chunk: int | None,
         mesh: Mesh | None,
     ):
-        check_is_algorithm(algorithm, "OuterLoop")
+        who = type(self).__name__
+        check_is_algorithm(algorithm, who)
         if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
             hint = "pass optax.adam(1e-3), for example"
-            raise InnerloopError(
-                "OuterLoop", "`optimizer` must be an Optax optimiser", got=optimizer, hint=hint
-            )
+            raise InnerloopError(who, "`optimizer` must be an Optax optimiser", got=optimizer, hint=hint)
         super().__init__(optimizer.init, meta_batch, chunk, mesh)
         self.algorithm, self.optimizer = algorithm, optimizer
 
@@ -173,13 +172,13 @@ class OuterLoop(GradientLoop):
 
     def check_tasks(self, key: PRNGKeyArray) -> None:
         """Raise InnerloopError unless this is a key, and the tasks are drawn from it."""
-        check_distribution(self.with_arrays(self.arrays), key, "OuterLoop")
+        check_distribution(self.with_arrays(self.arrays), key, type(self).__name__)
 
     def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
         """The state before the first update, from meta-parameters. Raises InnerloopError as in `init`."""
         state = super().start(meta_params, key)
         tasks = self.with_arrays(self.arrays)
-        check_learns(self.algorithm, state.params, tasks, key, "OuterLoop", outer=True)
+        check_learns(self.algorithm, state.params, tasks, key, type(self).__name__, outer=True)
         return state
 
     def tasks_of_update(self, key: PRNGKeyArray, step: Array) -> Iterator[Task]:

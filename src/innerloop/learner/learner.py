@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PyTree
 
 from innerloop.config.schema import ExportFormat, Normalization
 from innerloop.engine.algorithm import Algorithm, check_is_algorithm
-from innerloop.engine.diagnosis import advice, locate_in_parameters
+from innerloop.engine.diagnosis import Diverged, advice, locate_in_parameters
 from innerloop.engine.loss import Adapted, is_random, with_state
 from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import Batch, Params
@@ -179,8 +179,9 @@ class Learner(Estimator):
             The learner itself.
 
         Raises:
-            InnerloopError: for input that does not fit the model, fractions as labels, more classes than outputs, a
-                single class, or a non-finite loss.
+            InnerloopError: for input that does not fit the model, fractions as labels, more classes than outputs, or a
+                single class.
+            Diverged: an InnerloopError, for a loss or a parameter that is not finite.
         """
         inputs = self._inputs(x, "Learner.fit")
         shape = self._output_shape(inputs)
@@ -407,7 +408,7 @@ def _filled(queries: np.ndarray) -> np.ndarray:
 
 
 def _check_converges(params: Params, adapted: Params, losses: Array) -> None:
-    """Raise InnerloopError unless losses and parameters are finite."""
+    """Raise Diverged unless losses and parameters are finite."""
     sound = np.isfinite(np.asarray(losses))
     if not sound.all() or not all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(adapted)):
         step = int(np.argmin(sound)) if not sound.all() else len(sound) - 1
@@ -415,4 +416,4 @@ def _check_converges(params: Params, adapted: Params, losses: Array) -> None:
         where = f"at inner step {step}" if place is None else f"in {place.text}"
         got = f"losses {np.asarray(losses).tolist()}"
         hint = advice(place, "the inner step size, or scale the inputs", "")
-        raise InnerloopError("Learner.fit", f"the inner loop diverged {where}", got=got, hint=hint)
+        raise Diverged("Learner.fit", f"the inner loop diverged {where}", got=got, hint=hint)
