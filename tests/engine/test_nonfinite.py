@@ -232,7 +232,7 @@ def test_a_learner():
     with pytest.raises(InnerloopError, match="Learner.fit: x must be finite, got 1 NaN"):
         learner.fit(x, y)
     x[1, 1] = 1e12
-    with pytest.raises(InnerloopError, match="the inner loop diverged at inner step 1, got losses"):
+    with pytest.raises(Diverged, match="the inner loop diverged at inner step 1, got losses"):
         learner.fit(x, y)
     with pytest.raises(InnerloopError, match="call fit"):
         learner.predict(y)
