@@ -5,7 +5,7 @@ import importlib
 import importlib.metadata
 import re
 import tomllib
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -232,6 +232,19 @@ def test_what_the_python_pages_show_is_exported_by_a_package() -> None:
         if not any(getattr(package, name, None) is found(path) for package in packages(path)):
             hidden.append(path)
     assert hidden == []
+
+
+def test_no_function_hides_the_module_of_a_name_on_the_python_pages() -> None:
+    """`import innerloop.algorithms.imaml as m` gives the function: what else is there is imported from the package."""
+    for path in documented():
+        home, name = path.rsplit(".", 1)
+        found(path)
+        reached = reduce(getattr, home.split(".")[1:], innerloop)
+        assert isinstance(reached, ModuleType) or reached.__name__ == name, path
+
+
+def test_the_packages_of_the_python_pages_need_no_import_of_their_own() -> None:
+    assert {path.split(".")[1] for path in documented()} == set(innerloop.PACKAGES)
 
 
 def imported() -> set[tuple[str, str]]:

@@ -1,6 +1,7 @@
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -132,6 +133,12 @@ def test_what_a_clone_that_is_not_installed_is_trained_with(monkeypatch, fresh_v
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'mamml'"):
         innerloop.mamml  # noqa: B018
+
+
+@pytest.mark.parametrize("name", innerloop.PACKAGES)
+def test_packages_are_there_too(name):
+    assert innerloop.__getattr__(name) is import_module(f"innerloop.{name}")
+    assert name in dir(innerloop)
 
 
 def test_a_star_imports_every_public_name():

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from innerloop.engine.algorithm import Algorithm as Algorithm
     from innerloop.engine.algorithm import MetaInfo as MetaInfo
     from innerloop.engine.curve import Curve as Curve
+    from innerloop.engine.diagnosis import Diverged as Diverged
     from innerloop.engine.evaluate import Score as Score
     from innerloop.engine.evaluate import evaluate as evaluate
     from innerloop.engine.inner import InnerLoop as InnerLoop
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from innerloop.training.measurement import ReturnMeasurement as ReturnMeasurement
     from innerloop.training.measurement import ScoreMeasurement as ScoreMeasurement
     from innerloop.training.reproduce import reproduce as reproduce
+    from innerloop.training.signals import Stopped as Stopped
     from innerloop.training.storage.own_weights import load_params as load_params
     from innerloop.training.train import train as train
     from innerloop.training.trained import Trained as Trained
@@ -103,6 +105,7 @@ PUBLIC = {
     "config.presets.registry": ("preset",),
     "engine.algorithm": ("Algorithm", "MetaInfo"),
     "engine.curve": ("Curve",),
+    "engine.diagnosis": ("Diverged",),
     "engine.evaluate": ("evaluate", "Score"),
     "engine.inner": ("InnerLoop",),
     "engine.loss": ("Adapted", "Loss"),
@@ -143,6 +146,7 @@ PUBLIC = {
     "training.measure": ("measure",),
     "training.measurement": ("Measurement", "ReturnMeasurement", "ScoreMeasurement"),
     "training.reproduce": ("reproduce",),
+    "training.signals": ("Stopped",),
     "training.storage.own_weights": ("load_params",),
     "training.train": ("train",),
     "training.trained": ("load_trained", "Trained"),
@@ -151,13 +155,31 @@ PUBLIC = {
 
 __all__ = [name for names in PUBLIC.values() for name in names]  # pyright: ignore[reportUnsupportedDunderAll]
 
+PACKAGES = (
+    "algorithms",
+    "analysis",
+    "config",
+    "engine",
+    "errors",
+    "learner",
+    "nn",
+    "parallel",
+    "report",
+    "rl",
+    "tasks",
+    "training",
+)
+"""What else `import innerloop` gives access to, for example `innerloop.rl`."""
+
 HOMES = {name: home for home, names in PUBLIC.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
+    """Import a public name or a package on first use."""
     if name == "__version__":
         return import_module(f"{__name__}.io.versions").version(__name__)
+    if name in PACKAGES:
+        return import_module(f"{__name__}.{name}")
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
@@ -166,4 +188,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *HOMES, "__version__"])
+    return sorted({*globals(), *HOMES, *PACKAGES, "__version__"})

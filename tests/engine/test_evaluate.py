@@ -98,6 +98,7 @@ def test_recorded_steps():
         {"batch_size": 4, "chunk": 2},
         {"batch_size": 1},
         {"chunk": 5},
+        {"chunk": None},
         {"batch_size": 10, "chunk": 3},
     ],
 )

@@ -116,7 +116,7 @@ def test_an_optimizer_that_overflows():
     """All losses and gradients are finite; the parameters after the step are not."""
     outer = loop(Tables(), optimizer=optax.chain(optax.scale(1e30), optax.sgd(1e30)))
     with pytest.raises(
-        InnerloopError, match="by update 1, in the optimizer's step of `w`; lower the optimizer's"
+        Diverged, match="update 1 diverged, in the outer update of `w`; lower the optimizer's"
     ):
         outer.run(outer.init(PARAMS, KEY), 1)
 
@@ -198,11 +198,11 @@ def test_evaluation_names_the_first_task():
         with pytest.raises(InnerloopError, match=wanted):
             evaluate(algorithm, PARAMS, spoilt, key=KEY, num_tasks=20)
         kept = evaluate(algorithm, PARAMS, spoilt, key=KEY, num_tasks=20, on_nonfinite="keep")
-        assert kept.diverged.tolist() == hit
+        assert kept.nonfinite.tolist() == hit
     score = lambda params, task: {"log": jnp.log(-jnp.abs(params["w"].sum()) - 1)}
     with pytest.raises(InnerloopError, match="task 0 .* is not finite in the score, got 2 such tasks of 2"):
         evaluate(algorithm, PARAMS, Tables(), score, key=KEY, num_tasks=2)
-    assert not evaluate(algorithm, PARAMS, Tables(), key=KEY, num_tasks=4).diverged.any()
+    assert not evaluate(algorithm, PARAMS, Tables(), key=KEY, num_tasks=4).nonfinite.any()
 
 
 def test_a_call_of_its_own():
@@ -232,7 +232,7 @@ def test_a_learner():
     with pytest.raises(InnerloopError, match="Learner.fit: x must be finite, got 1 NaN"):
         learner.fit(x, y)
     x[1, 1] = 1e12
-    with pytest.raises(InnerloopError, match="the inner loop diverged at inner step 1, got losses"):
+    with pytest.raises(Diverged, match="the inner loop diverged at inner step 1, got losses"):
         learner.fit(x, y)
     with pytest.raises(InnerloopError, match="call fit"):
         learner.predict(y)

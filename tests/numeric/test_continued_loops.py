@@ -42,13 +42,13 @@ def of_steps(loop, first, last):
 
 def in_pieces(loop, params, cuts):
     """The adapted parameters and the observations of all pieces, of which each begins with the last one's end."""
-    end, seen = None, []
+    pieces = []
     for first, last in zip(cuts[:-1], cuts[1:], strict=True):
         steps, support = of_steps(loop, first, last)
-        found = unroll(LOSS, steps, params, support, observed, start=end, key=KEY)
-        end = found.end
-        seen.append(found.observed[0 if first == 0 else 1 :])
-    return found.adapted, jnp.concatenate(seen)
+        start = pieces[-1].end if pieces else None
+        pieces.append(unroll(LOSS, steps, params, support, observed, start=start, key=KEY))
+    seen = [piece.observed[0 if i == 0 else 1 :] for i, piece in enumerate(pieces)]
+    return pieces[-1].adapted, jnp.concatenate(seen)
 
 
 @pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)

@@ -58,11 +58,12 @@ def test_with_equal_rates_it_is_maml(name: str):
     assert_close(algorithm.adapt(meta, task.support), plain.adapt(params, task.support), 1e-13)
 
 
-def test_step_sizes_without_a_word():
-    """Meta-SGD's are 0.01 at first, for every element."""
-    _, _, (loss, params, _) = made("meta_sgd")
-    rates = meta_sgd(loss, InnerLoop(ONE)).init(params).rates
-    assert all(np.all(np.asarray(rate) == 0.01) for rate in jax.tree.leaves(rates))
+@pytest.mark.parametrize("name", MAKERS)
+def test_by_default_it_is_maml_with_the_step_size_of_the_rule(name: str):
+    loss, params, task = mlp_case()
+    algorithm, plain = MAKERS[name](loss, InnerLoop(SGD)), maml(loss, InnerLoop(SGD))
+    found, _ = algorithm.meta_grad(algorithm.init(params), task)
+    assert_close(found.model, plain.meta_grad(params, task)[0], 1e-13)
 
 
 def test_the_update_by_default_is_one_of_32_bits():

@@ -8,10 +8,12 @@ import sys
 
 import pytest
 
+from innerloop.engine.pytree import FORMS
 from innerloop.errors import InnerloopError, check_count
 
 BEFORE = """
 import jax, jax.numpy as jnp, numpy as np, optax
+from dataclasses import replace
 import innerloop.analysis
 import innerloop.engine.evaluate
 import innerloop as il
@@ -28,7 +30,9 @@ evaluator = lambda **changes: innerloop.engine.evaluate.evaluator(algorithm, tas
 classes = il.ClassArrays.from_lists([np.zeros((2, 4, 4, 1), np.float32)] * 2, ["a", "b"])
 curve = innerloop.engine.evaluate.Curve((0,), {"loss": np.zeros((2, 1))})
 sampled = lambda *given: MetaSampler(*given, *[Bandit(), algorithm, SampleProcessor()][len(given):])
-iterations = lambda: MetaIterations(sampled(), gradient_update(optax.sgd(0.1)), meta_batch=2)
+iterations = lambda **changes: MetaIterations(
+    sampled(), gradient_update(optax.sgd(0.1)), **{"meta_batch": 2, **changes}
+)
 evaluated = lambda **changes: il.evaluate(algorithm, params, tasks, key=key, **{"num_tasks": 4, **changes})
 """
 REFUSED = {
@@ -71,17 +75,19 @@ REFUSED = {
     "il.Learner(params, algorithm, normalization='x')": "Learner: `normalization` is unknown, got 'x'; choose among: "
     "transductive, inductive, support.",
 }
+NO_MESH = (
+    "`mesh` must be a mesh with an axis `tasks`, got 2; pass innerloop.parallel.mesh.task_mesh(meta_batch), for "
+    "example."
+)
 NO_ALGORITHM = "needs an algorithm, got maml; pass maml(loss_fn, InnerLoop(optax.sgd(0.1), 5)), for example."
-TAKE_INNER = {name: name for name in ("anil", "boil", "cavia", "imaml", "online_maml", "reptile")}
+TAKE_INNER = {name: name for name in ("anil", "boil", "cavia", "online_maml")}
+TAKE_INNER |= {"imaml": "IMAML", "maml": "MAML", "meta_sgd": "MetaSGD", "reptile": "Reptile"}
 RATES = ("meta_sgd", "maml_plus_plus")
 NO_INNER = (
     "`inner` must be an InnerLoop, got GradientTransformationExtraArgs; pass InnerLoop(optax.sgd(0.1), steps=5), "
     "for example."
 )
-REFUSED |= {
-    f"il.{name}(loss, optax.sgd(0.1))": f"{who}: {NO_INNER}"
-    for name, who in {**TAKE_INNER, "maml": "MAML", "meta_sgd": "MetaSGD"}.items()
-}
+REFUSED |= {f"il.{name}(loss, optax.sgd(0.1))": f"{who}: {NO_INNER}" for name, who in TAKE_INNER.items()}
 NO_RATES = (
     "needs meta-parameters with step sizes, got dict; pass the result of the algorithm's `init(params)`."
 )
@@ -193,11 +199,42 @@ REFUSED |= {
     "GymnasiumFamily(None, None, None)": "GymnasiumFamily: `set_task` must be a function, got NoneType; pass "
     "`set_task(environment, task)`.",
     "evaluate_policy(algorithm, params, key=key, num_tasks=2)": "evaluate_policy: needs a MetaSampler, got MAML.",
+    "iterations(mesh=2)": f"MetaIterations: {NO_MESH}",
+    "il.IteratorOuterLoop(il.maml, optax.sgd(0.1), [], meta_batch=2)": f"IteratorOuterLoop: {NO_ALGORITHM}",
+    "il.IteratorOuterLoop(algorithm, 3, [], meta_batch=2)": "IteratorOuterLoop: `optimizer` must be an Optax "
+    "optimiser, got 3; pass optax.adam(1e-3), for example.",
     "iterations().run(None, 0)": "MetaIterations.run: `steps` must be 1 or more, got 0.",
     "iterations().run(None, 1)": "MetaIterations.run: needs a MetaState, got NoneType; pass the state that `init` or "
     "`run` returned.",
     "il.evaluate(algorithm, params, Bandit(), key=key)": "evaluate: `tasks` must be a distribution of tasks, got "
     "Bandit; train policies with innerloop.rl.MetaIterations, and evaluate them with rl.evaluate_policy.",
+    # Settings that are changed later
+    **{
+        f"il.{name}(loss, algorithm.inner).with_inner(select=None)": f"{name}: `{what}` must be a selection of "
+        f"parameters, got None; {FORMS}."
+        for name, what in {"anil": "head", "boil": "head", "cavia": "context"}.items()
+    },
+    "il.imaml(loss, algorithm.inner).with_inner(stream=True)": "imaml: the solution is that of one support set, not of "
+    "a stream; use maml, or give the whole support set at every step.",
+    "il.online_maml(loss, algorithm.inner).with_inner(stream=False)": "online_maml: `stream` must be True, got False; "
+    "use maml for a support set without an order.",
+    **{
+        f"replace(il.{name}(loss, algorithm.inner), {change})": f"{name}: {told}"
+        for name, change, told in (
+            ("imaml", "proximal=-1.0", "`proximal` must be above 0, got -1.0."),
+            ("imaml", "cg_steps=0", "`cg_steps` must be 1 or more, got 0."),
+            (
+                "imaml",
+                "loss_fn=il.Loss(loss, random=True)",
+                "the loss must be a function of parameters and batch alone; "
+                "use maml, which differentiates the steps that were taken.",
+            ),
+            ("reptile", "alpha=-1.0", "`alpha` must be above 0, got -1.0."),
+            ("meta_sgd", "rates=-1.0", "`rates` must be 0 or more, got -1.0."),
+            ("maml_plus_plus", "rates=-1.0", "`rates` must be 0 or more, got -1.0."),
+            ("maml_plus_plus", "first_order_updates=-1", "`first_order_updates` must be 0 or more, got -1."),
+        )
+    },
     # Settings and names
     "il.reptile(loss, algorithm.inner, alpha='1')": "reptile: `alpha` must be a number, got '1'.",
     "il.imaml(loss, algorithm.inner, proximal=None)": "imaml: `proximal` must be a number, got None.",
@@ -208,8 +245,7 @@ REFUSED |= {
     "evaluated(on_nonfinite=np.zeros(2))": "evaluate: `on_nonfinite` is unknown, got array([0., 0.]); choose among: "
     "raise, keep.",
     "curve.mean('accuracy')": "Curve: `name` is unknown, got 'accuracy'; choose among: loss.",
-    "loop(mesh=2)": "OuterLoop: `mesh` must be a mesh with an axis `tasks`, got 2; pass "
-    "innerloop.parallel.mesh.task_mesh(meta_batch), for example.",
+    "loop(mesh=2)": f"OuterLoop: {NO_MESH}",
     "il.InnerLoop(optax.sgd(0.1), stream='no')": "InnerLoop: `stream` must be True or False, got 'no'.",
     "il.partition(params, key)": "select: is not a selection of parameters, got Array((), dtype=key<fry>) overlaying: "
     "[0 "

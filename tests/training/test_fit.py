@@ -366,7 +366,7 @@ def test_tasks_that_diverge_are_counted_and_not_averaged(tmp_path: Path):
 
 def test_divergence_is_told_where_it_happened(tmp_path: Path):
     with pytest.raises(
-        InnerloopError, match=r"^fit: the run diverged at meta-step 1, in inner step \d+ of task 0 .*"
+        il.Diverged, match=r"^fit: the run diverged at meta-step 1, in inner step \d+ of task 0 .*"
     ):
         fitted(tmp_path / "inner", algorithm=algorithm(rate=1e12, steps=9), validation=None)
     assert not (tmp_path / "inner").exists()

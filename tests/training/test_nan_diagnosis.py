@@ -14,7 +14,7 @@ import pytest
 
 from innerloop.algorithms.maml import MAML
 from innerloop.config.schema import Config
-from innerloop.engine.diagnosis import Place
+from innerloop.engine.diagnosis import Diverged, Place
 from innerloop.engine.meta_state import MetaState, copy_to_host, restore_to_device
 from innerloop.engine.outer import OuterLoop, StepInfo
 from innerloop.engine.task_draws import task_keys
@@ -130,7 +130,7 @@ def test_an_outer_step_that_overflows_is_told_before_it_is_saved(
     """Loss and gradient are finite, the parameters after the step are not."""
     monkeypatch.setattr(SupervisedExperiment, "optimizer", property(lambda self: optax.sgd(3e38)))
     config = replace(tiny, outer=replace(tiny.outer, log_every=1, checkpoint_every=1))
-    with pytest.raises(InnerloopError, match="meta-step 1, in the outer update of `body/0/weight`"):
+    with pytest.raises(Diverged, match="meta-step 1, in the outer update of `body/0/weight`"):
         train(config, tmp_path / "run")
     assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
 

@@ -13,6 +13,7 @@ import pytest
 from training_cases import EPISODES, SPLITS, classes
 
 from innerloop.config.schema import Config
+from innerloop.engine.diagnosis import Diverged
 from innerloop.engine.outer import StepInfo
 from innerloop.errors import InnerloopError
 from innerloop.tasks.class_arrays import Splits
@@ -141,7 +142,7 @@ def test_where_a_run_diverged(field: str, index: tuple, where: str):
     check_finite(sound, block)
     check_finite(sound._replace(inner_losses=jnp.ones((3, 0))), block)
     getattr(sound, field)[index] = np.nan
-    with pytest.raises(InnerloopError, match=where):
+    with pytest.raises(Diverged, match=where):
         check_finite(jax.tree.map(jnp.asarray, sound), block)
 
 

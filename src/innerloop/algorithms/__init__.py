@@ -4,6 +4,8 @@ from innerloop.algorithms.anil import anil
 from innerloop.algorithms.boil import boil
 from innerloop.algorithms.cavia import cavia
 from innerloop.algorithms.fomaml import fomaml
+from innerloop.algorithms.imaml import IMAML as IMAML
+from innerloop.algorithms.imaml import Residuals as Residuals
 from innerloop.algorithms.imaml import imaml
 from innerloop.algorithms.joint import joint
 from innerloop.algorithms.maml import maml

@@ -21,6 +21,10 @@ from innerloop.engine.types import LossFn
 class ANIL(MAML):
     """The algorithm that `anil` returns."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_not_all(self.inner.select, "anil", "head")
+
 
 def anil(
     loss_fn: LossFn, inner: InnerLoop, *, head: Selection = "head", outer_loss_fn: LossFn | None = None
@@ -37,5 +41,4 @@ def anil(
         InnerloopError: if `head` is None, which would be MAML.
     """
     check_inner(inner, "anil")
-    check_not_all(head, "anil", "head")
     return ANIL(loss_fn, replace(inner, select=head), outer_loss_fn)

@@ -17,6 +17,11 @@ from innerloop.engine.types import LossFn
 class BOIL(MAML):
     """The algorithm that `boil` returns."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        select = self.inner.select
+        check_not_all(select.selection if isinstance(select, Except) else select, "boil", "head")
+
 
 def boil(
     loss_fn: LossFn, inner: InnerLoop, *, head: Selection = "head", outer_loss_fn: LossFn | None = None
@@ -33,5 +38,4 @@ def boil(
         InnerloopError: if `head` is None, which would adapt nothing.
     """
     check_inner(inner, "boil")
-    check_not_all(head, "boil", "head")
     return BOIL(loss_fn, replace(inner, select=Except(head)), outer_loss_fn)

@@ -24,6 +24,10 @@ from innerloop.engine.types import LossFn, Params
 class CAVIA(MAML):
     """The algorithm that `cavia` returns."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_not_all(self.inner.select, "cavia", "context")
+
     @property
     def held_constant(self) -> Selection:
         """The initial context."""
@@ -50,5 +54,4 @@ def cavia(
         InnerloopError: if `context` is None, which would leave no parameter to learn.
     """
     check_inner(inner, "cavia")
-    check_not_all(context, "cavia", "context")
     return CAVIA(loss_fn, replace(inner, select=context), outer_loss_fn)

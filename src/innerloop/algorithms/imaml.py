@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, PyTree
 
 from innerloop.config.bounds import POSITIVE, check_argument
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop, check_inner
+from innerloop.engine.inner import InnerLoop
 from innerloop.engine.keys import MaybeKey
 from innerloop.engine.loss import Loss
 from innerloop.engine.optimizer import update_of
@@ -73,6 +73,19 @@ class IMAML(Algorithm):
 
     proximal: float = 1.0
     cg_steps: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_argument("imaml", "proximal", self.proximal, POSITIVE)
+        check_count("imaml", "cg_steps", self.cg_steps)
+        if isinstance(self.loss_fn, Loss) and (self.loss_fn.random or self.loss_fn.stateful):
+            hint = "use maml, which differentiates the steps that were taken"
+            wrong = "the loss must be a function of parameters and batch alone"
+            raise InnerloopError("imaml", wrong, hint=hint)
+        if self.inner.stream:
+            hint = "use maml, or give the whole support set at every step"
+            wrong = "the solution is that of one support set, not of a stream"
+            raise InnerloopError("imaml", wrong, hint=hint)
 
     def inner_for(self, meta_params: Params) -> InnerLoop:
         """The inner loop on the support loss plus the proximal term, which `Trajectory.losses` do not include."""
@@ -163,13 +176,4 @@ def imaml(
         InnerloopError: if `proximal` is not above 0, `cg_steps` is below 1, or the loss is random or has
             state or the support set is a stream, for which the solution is not defined.
     """
-    check_argument("imaml", "proximal", proximal, POSITIVE)
-    check_count("imaml", "cg_steps", cg_steps)
-    if isinstance(loss_fn, Loss) and (loss_fn.random or loss_fn.stateful):
-        hint = "use maml, which differentiates the steps that were taken"
-        raise InnerloopError("imaml", "the loss must be a function of parameters and batch alone", hint=hint)
-    check_inner(inner, "imaml")
-    if inner.stream:
-        hint = "use maml, or give the whole support set at every step"
-        raise InnerloopError("imaml", "the solution is that of one support set, not of a stream", hint=hint)
     return IMAML(loss_fn, inner, outer_loss_fn, proximal, cg_steps)

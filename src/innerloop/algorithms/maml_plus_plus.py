@@ -38,10 +38,16 @@ FLOOR = 0.03
 class MAMLPlusPlus(MAML):
     """The algorithm that `maml_plus_plus` returns."""
 
-    rates: float = 0.01
+    rates: float = 1.0
     multi_step_updates: int = 0
     first_order_updates: int = 0
     update: int | Array = field(default=2**31 - 1, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_argument("maml_plus_plus", "rates", self.rates, NOT_NEGATIVE)
+        check_count("maml_plus_plus", "multi_step_updates", self.multi_step_updates, 0)
+        check_count("maml_plus_plus", "first_order_updates", self.first_order_updates, 0)
 
     def init(self, params: Params) -> WithRates:
         """The parameters, and a step size for each adapted tensor and inner step."""
@@ -110,7 +116,7 @@ def maml_plus_plus(
     loss_fn: LossFn,
     inner: InnerLoop,
     *,
-    rates: float = 0.01,
+    rates: float = 1.0,
     multi_step_updates: int = 0,
     first_order_updates: int = 0,
     outer_loss_fn: LossFn | None = None,
@@ -119,8 +125,8 @@ def maml_plus_plus(
 
     Args:
         loss_fn: the loss, a mean over examples.
-        inner: the inner loop; its rule's updates are multiplied by the step sizes (`optax.sgd(1.0)`: the paper's rule).
-        rates: the initial step sizes.
+        inner: the inner loop; its rule's updates are multiplied by the step sizes (the paper's is `optax.sgd(1.0)`).
+        rates: the initial step sizes (1: MAML at first).
         multi_step_updates: the number of updates whose outer loss also includes query losses before the last step
             (0: none).
         first_order_updates: the number of updates with first-order meta-gradients.
@@ -129,7 +135,4 @@ def maml_plus_plus(
     Raises:
         InnerloopError: if a number of updates or `rates` is negative, or not a number.
     """
-    check_argument("maml_plus_plus", "rates", rates, NOT_NEGATIVE)
-    check_count("maml_plus_plus", "multi_step_updates", multi_step_updates, 0)
-    check_count("maml_plus_plus", "first_order_updates", first_order_updates, 0)
     return MAMLPlusPlus(loss_fn, inner, outer_loss_fn, rates, multi_step_updates, first_order_updates)

@@ -32,7 +32,12 @@ from innerloop.errors import InnerloopError
 class MetaSGD(MAML):
     """The algorithm that `meta_sgd` returns."""
 
-    rates: float | tuple[tuple[str, float], ...] = 0.01
+    rates: float | tuple[tuple[str, float], ...] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for group, rate in self.rates if isinstance(self.rates, tuple) else [("", self.rates)]:
+            check_argument("meta_sgd", f"rates[{group!r}]" if group else "rates", rate, NOT_NEGATIVE)
 
     def init(self, params: Params) -> WithRates:
         """The parameters, and a step size for each of their adapted elements, or for each group of them."""
@@ -76,26 +81,22 @@ def meta_sgd(
     loss_fn: LossFn,
     inner: InnerLoop,
     *,
-    rates: float | Mapping[str, float] = 0.01,
+    rates: float | Mapping[str, float] = 1.0,
     outer_loss_fn: LossFn | None = None,
 ) -> MetaSGD:
     """Meta-SGD (Li et al. 2017).
 
     Args:
         loss_fn: the loss, a mean over examples.
-        inner: the inner loop; its rule's updates are multiplied by the step sizes (`optax.sgd(1.0)`: the paper's rule).
-        rates: the initial step size of every element of a parameter; or, for one learned step size per group, a mapping
-            from path prefixes or patterns to initial step sizes, such as `{"head": 0.1, "**": 0.01}`. A parameter
-            belongs to the first group that includes it.
+        inner: the inner loop; its rule's updates are multiplied by the step sizes (the paper's is `optax.sgd(1.0)`).
+        rates: the initial step size of every element of a parameter (1: MAML at first); or, for one learned step size
+            per group, a mapping from path prefixes or patterns to initial step sizes, such as `{"head": 0.1, "**":
+            0.01}`. A parameter belongs to the first group that includes it.
         outer_loss_fn: the loss on the query set (None: `loss_fn`).
 
     Raises:
         InnerloopError: if a rate is not a number, or is negative. (`init` raises it if an adapted parameter
             is in no group, or a group has none.)
     """
-    if isinstance(rates, Mapping):
-        for group, rate in rates.items():
-            check_argument("meta_sgd", f"rates[{group!r}]", rate, NOT_NEGATIVE)
-        return MetaSGD(loss_fn, inner, outer_loss_fn, tuple(rates.items()))
-    check_argument("meta_sgd", "rates", rates, NOT_NEGATIVE)
-    return MetaSGD(loss_fn, inner, outer_loss_fn, rates)
+    initial = tuple(rates.items()) if isinstance(rates, Mapping) else rates
+    return MetaSGD(loss_fn, inner, outer_loss_fn, initial)

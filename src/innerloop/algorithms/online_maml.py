@@ -35,6 +35,12 @@ class OnlineMAML(MAML):
 
     reads_query = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.inner.stream:
+            hint = "use maml for a support set without an order"
+            raise InnerloopError("online_maml", "`stream` must be True", got=self.inner.stream, hint=hint)
+
     def trajectory(
         self, meta_params: Params, support: PyTree, observe: Observe | None = None, *, key: MaybeKey = None
     ) -> Trajectory:

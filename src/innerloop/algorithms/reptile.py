@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 
 from innerloop.config.bounds import POSITIVE, check_argument
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop, check_inner
+from innerloop.engine.inner import InnerLoop
 from innerloop.engine.keys import MaybeKey
 from innerloop.engine.loss import Adapted, params_of, with_params
 from innerloop.engine.persistent_adam import PersistentAdam, of_model, on_model, with_moments
@@ -36,6 +36,11 @@ class Reptile(Algorithm):
     reads_query = False
 
     alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.alpha is not None:
+            check_argument("reptile", "alpha", self.alpha, POSITIVE)
 
     def init(self, params: Params) -> Params:
         """The parameters, with their second moments if the inner rule is `persistent_adam`."""
@@ -92,11 +97,9 @@ def reptile(loss_fn: LossFn, inner: InnerLoop, *, alpha: float | None = None) ->
     Raises:
         InnerloopError: if the inner loop has no steps, or `alpha` is not above 0.
     """
-    check_inner(inner, "reptile")
+    algorithm = Reptile(loss_fn, inner, alpha=alpha)
     _check_steps(inner)
-    if alpha is not None:
-        check_argument("reptile", "alpha", alpha, POSITIVE)
-    return Reptile(loss_fn, inner, alpha=alpha)
+    return algorithm
 
 
 def _check_steps(inner: InnerLoop) -> None:

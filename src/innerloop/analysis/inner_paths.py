@@ -23,9 +23,9 @@ from jaxtyping import Array, PRNGKeyArray
 from innerloop.analysis.analyzed_model import AnalyzedModel
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.weight_movement import flat_vector
+from innerloop.engine.diagnosis import Diverged
 from innerloop.engine.evaluate import steps_to_record
 from innerloop.engine.types import Params, Task
-from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 
 
@@ -52,7 +52,7 @@ def inner_paths(
         `relative` says whether lengths are in units of the norm of theta's part, which is not zero.
 
     Raises:
-        InnerloopError: if a path is not finite.
+        Diverged: if a path is not finite.
     """
     outer = list(outer) or ([] if model.initial is None else [model.initial])
     recorded = steps_to_record(model.algorithm.inner.steps)
@@ -85,7 +85,7 @@ def inner_paths(
 def _coordinates(trajectories: np.ndarray, before: list[np.ndarray], norm: float) -> JsonObject:
     """Coordinates of one part from its paths `[tasks, steps, parameters]` and outer-loop points, with theta at 0."""
     if not np.isfinite(trajectories).all():
-        raise InnerloopError("inner_paths", "adaptation diverged", hint="lower the inner step size")
+        raise Diverged("inner_paths", "adaptation diverged", hint="lower the inner step size")
     unit = norm or 1.0  # a head may start at zero
     trajectories, before = trajectories / unit, [b / unit for b in before]
     flat = trajectories.reshape(-1, trajectories.shape[-1])

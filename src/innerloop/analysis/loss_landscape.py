@@ -20,9 +20,9 @@ from jaxtyping import Array, PRNGKeyArray
 from innerloop.analysis.analyzed_model import AnalyzedModel, summary
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.weight_movement import flat_vector
+from innerloop.engine.diagnosis import Diverged
 from innerloop.engine.pytree import subtract
 from innerloop.engine.types import Params, Task
-from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 
 ALONG = tuple(np.round(np.linspace(-1, 3, 17), 2).tolist())
@@ -89,7 +89,7 @@ def loss_plane(model: AnalyzedModel, *, key: PRNGKeyArray, grid: Sequence[float]
         `{"grid": [...], "losses": [task][b][a], "paths": [task][step][a, b]}`.
 
     Raises:
-        InnerloopError: if a loss or a path is not finite.
+        Diverged: if a loss or a path is not finite.
     """
     keys = [jax.random.fold_in(key, i) for i in range(2)]
     values = jnp.asarray(grid)
@@ -111,7 +111,7 @@ def loss_plane(model: AnalyzedModel, *, key: PRNGKeyArray, grid: Sequence[float]
 
     losses, paths = jax.jit(all_at_once)(model.params, keys)
     if not all(np.isfinite(x).all() for x in (*losses, *paths)):
-        raise InnerloopError("loss_plane", "the losses are not finite", hint="lower the inner step size")
+        raise Diverged("loss_plane", "the losses are not finite", hint="lower the inner step size")
     plain = lambda found: [np.asarray(x).tolist() for x in found]
     return {"grid": list(grid), "losses": plain(losses), "paths": plain(paths)}
 

@@ -55,23 +55,21 @@ def in_memory_order(x: Array) -> Array:
     return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
 
 
-def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None) -> tuple[int, int]:
+def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None, who: str) -> tuple[int, int]:
     """The number of tasks per device, and per chunk (None: all tasks of a device).
 
     Raises:
-        InnerloopError: if the meta-batch is not a multiple of devices x chunk.
+        InnerloopError: on behalf of `who`, if the meta-batch is not a multiple of devices x chunk.
     """
     if "tasks" not in getattr(mesh, "shape", ()):
         hint = "pass innerloop.parallel.mesh.task_mesh(meta_batch), for example"
-        raise InnerloopError(
-            "OuterLoop", "`mesh` must be a mesh with an axis `tasks`", got=repr(mesh), hint=hint
-        )
+        raise InnerloopError(who, "`mesh` must be a mesh with an axis `tasks`", got=repr(mesh), hint=hint)
     groups: int = mesh.shape["tasks"]
     share = meta_batch // groups
     chunk = share if chunk is None else chunk
     if meta_batch < 1 or chunk < 1 or share * groups != meta_batch or share % chunk:
         raise InnerloopError(
-            "OuterLoop",
+            who,
             "`meta_batch` must be a multiple of devices x chunk",
             got=f"{counted(meta_batch, 'task')} on {counted(groups, 'device')} in chunks of {chunk}",
         )

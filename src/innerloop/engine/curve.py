@@ -4,10 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Bool
 
 from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.errors import check_choice
 from innerloop.io.text import counted, diverged, with_interval
+
+FACTOR = 100
+"""The factor by which a loss must grow for a task to count as diverged; diverging gradient descent multiplies it at
+every step."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,28 @@ class Curve:
         return len(next(iter(self.scores.values()), ()))
 
     @property
-    def diverged(self) -> np.ndarray:
-        """Which tasks have a score that is not finite, `[tasks]`."""
+    def nonfinite(self) -> Bool[np.ndarray, " tasks"]:
+        """Which tasks have a score that is not finite, at any recorded step."""
         return ~np.all([np.isfinite(scores).all(1) for scores in self.scores.values()], axis=0)
+
+    @property
+    def diverged(self) -> Bool[np.ndarray, " tasks"]:
+        """On which tasks adaptation diverged.
+
+        A task's last score of any kind, or its return at any step, is not finite; or its last loss is above `FACTOR`
+        times both the mean first loss (that before adaptation, if step 0 is recorded) and the 10th percentile of the
+        last losses.
+        """
+        counted = lambda name, scores: scores if name == "return" else scores[:, -1:]
+        broken = ~np.all([np.isfinite(counted(name, x)).all(1) for name, x in self.scores.items()], axis=0)
+        if "loss" not in self.scores:
+            return broken
+        first, last = self.scores["loss"][:, 0], self.scores["loss"][:, -1]
+        sound = np.isfinite(first) & np.isfinite(last)
+        if not sound.any():
+            return broken
+        usual = max(first[sound].mean(dtype=float), np.quantile(last[sound], 0.1, method="lower"))
+        return broken | (last > FACTOR * usual) if usual > 0 else broken
 
     def mean(self, name: str) -> np.ndarray:
         """Mean over tasks, `[len(steps)]`, in float64."""

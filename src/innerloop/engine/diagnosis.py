@@ -58,10 +58,26 @@ class Diverged(InnerloopError):
     """A loss, a gradient or a parameter was not finite.
 
     Attributes:
-        before: the state of the outer loop before the call (None for errors from elsewhere).
+        before: the state of the outer loop before the call of `run`; None for errors from elsewhere.
     """
 
     before: "MetaState | None" = None
+
+
+class Reporter(NamedTuple):
+    """Who reports that an outer loop diverged, and in which words.
+
+    Attributes:
+        who: the function.
+        what: what has happened at update `{}`.
+        sizes: the step sizes to lower.
+        outer: the step size of the outer update.
+    """
+
+    who: str
+    what: str
+    sizes: str
+    outer: str
 
 
 class FiniteMask(NamedTuple):
@@ -107,6 +123,39 @@ def first_nonfinite_update(info: PyTree) -> LostUpdate | None:
     else:
         got = f"a meta-gradient of norm {norms[bad]}"
     return LostUpdate(bad, Place("computation", QUERY if step is None else f"inner step {step}"), got)
+
+
+def find_divergence(
+    info: PyTree,
+    after: Params,
+    first: int,
+    reporter: Reporter,
+    locate: Callable[[int], Place | None],
+    end: Callable[[], str],
+) -> Diverged | None:
+    """The error for the first update that diverged; None if none did.
+
+    Its loss or gradient is not finite; or all are, and the last outer update overflowed.
+
+    Args:
+        info: as in `first_nonfinite_update`.
+        after: the meta-parameters after the last update.
+        first: the number of the first update.
+        reporter: who raises the error.
+        locate: where the update after so many finite ones became non-finite; None if that is unknown.
+        end: makes the end of the hint.
+    """
+    who, what, sizes, outer = reporter
+    lost = first_nonfinite_update(info)
+    if lost is not None:
+        place = locate(lost.good) or lost.place
+        wrong, hint = f"{what.format(first + lost.good)}, in {place.text}", advice(place, sizes, outer)
+        return Diverged(who, wrong, got=lost.got, hint=hint + end())
+    parameter = first_nonfinite_leaf(after)
+    if parameter is None:
+        return None
+    wrong = f"{what.format(first + len(info.outer_loss) - 1)}, in the outer update{of_leaf(parameter)}"
+    return Diverged(who, wrong, hint=f"lower {outer}{end()}")
 
 
 def advice(place: Place | None, sizes: str, outer: str) -> str:

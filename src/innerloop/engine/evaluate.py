@@ -70,7 +70,7 @@ def evaluator(
     num_tasks: int,
     record: Sequence[int] | None = None,
     batch_size: int = 200,
-    chunk: int = 1,
+    chunk: int | None = 1,
     model_shards: int = 1,
 ) -> Callable[[Params, PRNGKeyArray], Iterator[Curve]]:
     """An evaluation that is compiled once: `run(params, key)` yields a Curve for every batch of tasks.
@@ -81,7 +81,8 @@ def evaluator(
         batch_size: the number of tasks per Curve.
         model_shards: the number of devices that share one copy of the parameters, if there are that many.
     """
-    num_tasks, chunk = check_num_tasks(num_tasks), check_count("evaluate", "chunk", chunk)
+    num_tasks = check_num_tasks(num_tasks)
+    chunk = chunk if chunk is None else check_count("evaluate", "chunk", chunk)
     batch_size = check_count("evaluate", "batch_size", batch_size)
     steps = algorithm.inner.steps
     recorded = steps_to_record(steps) if record is None else _check_record(record, steps)
@@ -98,7 +99,7 @@ def over_tasks(
     *,
     num_tasks: int,
     batch_size: int = 200,
-    chunk: int = 1,
+    chunk: int | None = 1,
     model_shards: int = 1,
 ) -> Callable[[Params, PRNGKeyArray], Iterator[PyTree]]:
     """A measurement that is compiled once: `run(params, key)` yields `one(params, task, key)` for every batch of tasks.
@@ -115,7 +116,8 @@ def over_tasks(
     def values(params: Params, arrays: PyTree, keys: Array, numbers: Array) -> PyTree:
         of_key = lambda drawn: one(params, _task_of(with_arrays(arrays), *drawn), drawn[0])
         # A chunk of one is not vmapped: batched convolutions are slower on a CPU, and `cond` becomes `select`.
-        return jax.lax.map(of_key, (keys, numbers), batch_size=None if chunk == 1 else chunk)
+        at_once = len(keys) if chunk is None else chunk
+        return jax.lax.map(of_key, (keys, numbers), batch_size=None if at_once == 1 else at_once)
 
     arrays = replicate(held, mesh)
     compiled = on_mesh(values, mesh, (REPLICATED, REPLICATED, SPLIT, SPLIT), SPLIT)
@@ -206,7 +208,7 @@ def evaluate(
     key: PRNGKeyArray,
     num_tasks: int | None = None,
     record: Sequence[int] | None = None,
-    chunk: int = 1,
+    chunk: int | None = 1,
     on_nonfinite: Literal["raise", "keep"] = "raise",
 ) -> Curve:
     """The adaptation curve on held-out tasks.
@@ -220,9 +222,10 @@ def evaluate(
         key: determines which tasks are drawn.
         num_tasks: the number of tasks, at least 2 (None: 10 000, or all tasks of a finite set).
         record: the numbers of inner steps after which to score (None: a selection of 0..steps).
-        chunk: the number of tasks vectorised at a time on each device.
+        chunk: the number of tasks vectorised at a time on each device, as for `OuterLoop` (None: its whole share of the
+            200 tasks in a batch).
         on_nonfinite: "raise" raises an error if a task has a score that is not finite; "keep" leaves such tasks in the
-            curve, whose `diverged` marks them.
+            curve, whose `nonfinite` marks them.
 
     Raises:
         Diverged: an InnerloopError that names the first task with such a score, and its inner step.
@@ -238,7 +241,7 @@ def evaluate(
     count = _number_of_tasks(tasks, num_tasks)
     run = evaluator(algorithm, tasks, score, num_tasks=count, record=record, chunk=chunk)
     curve = join(list(run(params, key)))
-    if on_nonfinite == "raise" and curve.diverged.any():
+    if on_nonfinite == "raise" and curve.nonfinite.any():
         _raise_diverged(curve, algorithm, params, tasks, key)
     return curve
 
@@ -247,15 +250,15 @@ def _raise_diverged(
     curve: Curve, algorithm: Algorithm, params: Params, tasks: TaskDistribution, key: PRNGKeyArray
 ) -> NoReturn:
     """Raise Diverged for the first task with a score that is not finite."""
-    number = int(np.argmax(curve.diverged))
+    number = int(np.argmax(curve.nonfinite))
     own = jax.random.fold_in(key, number)
     task = jax.jit(lambda key: _task_of(tasks, key, jnp.asarray(number)))(own)
     place = locate_in_adaptation(algorithm, params, task.support)
     in_data = first_nonfinite_leaf(task.query) is not None
     place = place or (Place("data", "its query data") if in_data else Place("computation", "the score"))
     hint = advice(place, "the step size", "")
-    hint += ", or pass `on_nonfinite='keep'` and read `curve.diverged`"
-    got = f"{curve.diverged.sum()} such tasks of {curve.tasks}"
+    hint += ", or pass `on_nonfinite='keep'` and read `curve.nonfinite`"
+    got = f"{curve.nonfinite.sum()} such tasks of {curve.tasks}"
     raise Diverged(
         "evaluate", f"task {number} (counted from 0) is not finite in {place.text}", got=got, hint=hint
     )

@@ -16,17 +16,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.chunking import split_evenly
-from innerloop.engine.diagnosis import (
-    Diverged,
-    Layers,
-    Place,
-    advice,
-    first_nonfinite_leaf,
-    first_nonfinite_update,
-    locate_in_parameters,
-    of_leaf,
-)
-from innerloop.engine.distribution import check_key
+from innerloop.engine.diagnosis import Layers, Place, Reporter, find_divergence, locate_in_parameters
+from innerloop.engine.keys import check_key
 from innerloop.engine.meta_state import (
     MetaState,
     check_state,
@@ -64,8 +55,20 @@ class MeshLoop(ABC):
         chunk = chunk if chunk is None else check_count(who, "chunk", chunk)
         self.init_optimizer, self.meta_batch = init_optimizer, meta_batch
         self.mesh = task_mesh(meta_batch) if mesh is None else mesh
-        self.share, self.chunk = split_evenly(meta_batch, self.mesh, chunk)
+        self.share, self.chunk = split_evenly(meta_batch, self.mesh, chunk, who)
         self.programs: dict[int, Program] = {}
+
+    def init(self, params: Params, key: PRNGKeyArray) -> MetaState:
+        """The state before the first update.
+
+        Args:
+            params: the parameters of a model.
+            key: determines which tasks are drawn.
+
+        Raises:
+            InnerloopError: as in `start`.
+        """
+        return self.start(params, key)
 
     def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
         """The state before the first update, from meta-parameters (those of a trained model, for example).
@@ -74,7 +77,7 @@ class MeshLoop(ABC):
             InnerloopError: if a meta-parameter is not a float array, the optimizer does not fit, `key` is not
                 a key, or the tasks do not depend on it.
         """
-        check_trainable(meta_params, "OuterLoop.init")
+        check_trainable(meta_params, f"{type(self).__name__}.init")
         self.check_tasks(key)
         params = jax.tree.map(jnp.array, meta_params)  # a copy: `run` consumes the state that it is given
         moments = initial_moments(self.init_optimizer, params, type(self).__name__)
@@ -144,23 +147,14 @@ class MeshLoop(ABC):
 
     def check_finite(self, before: MetaState, after: MetaState, info: PyTree) -> None:
         """Raise Diverged, with the previous state, unless all losses, gradients and parameters are finite."""
-        lost, number, who = first_nonfinite_update(info), int(before.step), f"{type(self).__name__}.run"
-        if lost is not None:
-            place = self.locate(before, lost.good) or lost.place
-            hint = advice(place, "the step sizes, or scale the data", "the optimizer's step size")
-            error = Diverged(
-                who,
-                f"update {number + lost.good + 1} diverged, in {place.text}",
-                got=lost.got,
-                hint=f"{hint}; the error's `before` is the state before this call",
-            )
-        elif (parameter := first_nonfinite_leaf(after.params)) is not None:
-            wrong = f"diverged by update {number + len(info.outer_loss)}, in the optimizer's step{of_leaf(parameter)}"
-            error = Diverged(who, wrong, hint="lower the optimizer's step size")
-        else:
-            return
-        error.before = restore_to_device(before)
-        raise error
+        sizes, outer = "the step sizes, or scale the data", "the optimizer's step size"
+        reporter = Reporter(f"{type(self).__name__}.run", "update {} diverged", sizes, outer)
+        locate = lambda good: self.locate(before, good)
+        end = lambda: "; the error's `before` is the state before this call"
+        error = find_divergence(info, after.params, int(before.step) + 1, reporter, locate, end)
+        if error is not None:
+            error.before = restore_to_device(before)
+            raise error
 
     def locate(
         self, before: MetaState, good: int, layers: Layers | None = None, max_steps: int | None = None

@@ -63,8 +63,9 @@ class GradientLoop(MeshLoop):
         chunk: int | None,
         mesh: Mesh | None,
     ):
-        check_is_algorithm(algorithm, "OuterLoop")
-        check_optimizer(optimizer, "OuterLoop")
+        who = type(self).__name__
+        check_is_algorithm(algorithm, who)
+        check_optimizer(optimizer, who)
         super().__init__(optimizer.init, meta_batch, chunk, mesh)
         self.algorithm, self.optimizer = algorithm, optimizer
 
@@ -169,13 +170,13 @@ class OuterLoop(GradientLoop):
 
     def check_tasks(self, key: PRNGKeyArray) -> None:
         """Raise InnerloopError unless this is a key, and the tasks are drawn from it."""
-        check_distribution(self.with_arrays(self.arrays), key, "OuterLoop")
+        check_distribution(self.with_arrays(self.arrays), key, type(self).__name__)
 
     def start(self, meta_params: Params, key: PRNGKeyArray) -> MetaState:
         """The state before the first update, from meta-parameters. Raises InnerloopError as in `init`."""
         state = super().start(meta_params, key)
         tasks = self.with_arrays(self.arrays)
-        check_learns(self.algorithm, state.params, tasks, key, "OuterLoop", outer=True)
+        check_learns(self.algorithm, state.params, tasks, key, type(self).__name__, outer=True)
         return state
 
     def tasks_of_update(self, key: PRNGKeyArray, step: Array) -> Iterator[Task]:

@@ -147,8 +147,9 @@ class Learner(Estimator):
             The learner itself.
 
         Raises:
-            InnerloopError: for input that does not fit the model, fractions as labels, more classes than outputs, a
-                single class, or a non-finite loss.
+            InnerloopError: for input that does not fit the model, fractions as labels, more classes than outputs, or a
+                single class.
+            Diverged: an InnerloopError, for a loss or a parameter that is not finite.
         """
         inputs = self._inputs(x, "Learner.fit")
         shape = self._programs.output_shape(self.params, inputs)

@@ -10,7 +10,7 @@ from jaxtyping import Array, PyTree
 
 from innerloop.config.schema import Normalization
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.diagnosis import advice, locate_in_parameters
+from innerloop.engine.diagnosis import Diverged, advice, locate_in_parameters
 from innerloop.engine.loss import Adapted, is_random, with_state
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError, first_line
@@ -33,7 +33,8 @@ class Programs:
     """
 
     def __init__(self, algorithm: Algorithm, normalization: Normalization):
-        self.algorithm, self.normalization = algorithm, normalization
+        self.algorithm = algorithm
+        self.normalization: Normalization = normalization
         self._output_shapes: dict[Hashable, tuple[int, ...]] = {}
         self._compiled: dict[int | None, tuple[Callable[..., PyTree], Callable[..., PyTree]]] = {}
         self._depends: tuple[Params, bool] | None = None
@@ -60,7 +61,7 @@ class Programs:
         return self._output_shapes[key]
 
     def adapt(self, params: Params, support: Batch, ways: int | None) -> tuple[Params, np.ndarray]:
-        """The adapted parameters, and the loss before each inner step. Raises InnerloopError if it diverges."""
+        """The adapted parameters, and the loss before each inner step. Raises Diverged if it does."""
         adapted, losses = self._compiled_for(ways)[0](params, support)
         _check_converges(params, adapted, losses)
         return adapted, np.asarray(losses)
@@ -131,7 +132,7 @@ def _filled(queries: np.ndarray) -> np.ndarray:
 
 
 def _check_converges(params: Params, adapted: Params, losses: Array) -> None:
-    """Raise InnerloopError unless losses and parameters are finite."""
+    """Raise Diverged unless losses and parameters are finite."""
     sound = np.isfinite(np.asarray(losses))
     if not sound.all() or not all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(adapted)):
         step = int(np.argmin(sound)) if not sound.all() else len(sound) - 1
@@ -139,4 +140,4 @@ def _check_converges(params: Params, adapted: Params, losses: Array) -> None:
         where = f"at inner step {step}" if place is None else f"in {place.text}"
         got = f"losses {np.asarray(losses).tolist()}"
         hint = advice(place, "the inner step size, or scale the inputs", "")
-        raise InnerloopError("Learner.fit", f"the inner loop diverged {where}", got=got, hint=hint)
+        raise Diverged("Learner.fit", f"the inner loop diverged {where}", got=got, hint=hint)

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.curve import Curve, join
+from innerloop.engine.diagnosis import Diverged
 from innerloop.engine.evaluate import check_num_tasks, iterate_batches, whole_batches
 from innerloop.engine.types import Params
-from innerloop.errors import InnerloopError, check_choice
+from innerloop.errors import check_choice
 from innerloop.io.text import counted
 from innerloop.parallel.mesh import REPLICATED, SPLIT, task_mesh
 from innerloop.parallel.param_sharding import on_mesh
@@ -49,7 +50,8 @@ def evaluate_policy(
 
     Raises:
         InnerloopError: if `sampler` is something else, there are fewer than two tasks, they do not depend on
-            the key, the policy does not fit the environment, or too many trajectories broke.
+            the key, or the policy does not fit the environment.
+        Diverged: an InnerloopError, for too many broken trajectories.
     """
     run = evaluator(sampler, num_tasks=num_tasks, on_broken=on_broken)
     check_fit(sampler.environment, policy)
@@ -95,7 +97,7 @@ def evaluator(
 
 
 def _check_broken(broken: np.ndarray, sampler: MetaSampler) -> None:
-    """Raise InnerloopError if more than `MAX_BROKEN_SHARE` of the trajectories after any number of updates broke."""
+    """Raise Diverged if more than `MAX_BROKEN_SHARE` of the trajectories after any number of updates broke."""
     whole = len(broken) * sampler.trajectories
     worst = int(np.argmax(broken.sum(0)))
     maximum = int(broken[:, worst].sum())
@@ -103,7 +105,7 @@ def _check_broken(broken: np.ndarray, sampler: MetaSampler) -> None:
         wrong = f"{type(sampler.environment).__name__} broke too often for a mean over the other trajectories"
         got = f"{maximum} of {whole} broken after {counted(worst, 'update')}"
         hint = "keep rewards finite, lower the inner step size, or in Python pass on_broken='keep'"
-        raise InnerloopError(WHO, wrong, got=got, hint=hint)
+        raise Diverged(WHO, wrong, got=got, hint=hint)
 
 
 def example_rollouts(

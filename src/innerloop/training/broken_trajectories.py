@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from innerloop.errors import InnerloopError
+from innerloop.engine.diagnosis import Diverged
 from innerloop.io.untrusted import JsonObject
 from innerloop.rl.broken_trajectories import first_broken, first_fatal, in_words, share_broken
 
@@ -17,7 +17,7 @@ def incidents(broken: np.ndarray, family: str, last_step: int, folder: Path) -> 
     """The log entry of a dispatch that ended at meta-step `last_step`; empty if no trajectory broke.
 
     `broken` is `[meta-steps, tasks, policies, trajectories]`: the step at which a trajectory broke, or -1. Raises
-    InnerloopError, naming the first one, if too many broke in one meta-step.
+    Diverged, naming the first one, if too many broke in one meta-step.
     """
     if (broken < 0).all():
         return {}
@@ -25,7 +25,7 @@ def incidents(broken: np.ndarray, family: str, last_step: int, folder: Path) -> 
     worst = first_fatal(broken)
     if worst is not None:
         where, count = in_words(broken[worst])
-        raise InnerloopError(
+        raise Diverged(
             "train",
             f"the run diverged at meta-step {before + worst}: {family} broke in {where}",
             got=count,

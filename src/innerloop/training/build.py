@@ -87,12 +87,10 @@ def check_settings(config: Config) -> None:
 def check_chunk(config: Config) -> None:
     """Raise InnerloopError if a meta-batch cannot be split into the chunks of the config, on these devices."""
     outer = config.outer
+    mesh = task_mesh(outer.meta_batch, model_shards=outer.model_shards)
     try:
-        split_evenly(
-            outer.meta_batch, task_mesh(outer.meta_batch, model_shards=outer.model_shards), outer.chunk
-        )
+        split_evenly(outer.meta_batch, mesh, outer.chunk, "train")
     except InnerloopError as error:
-        text = error.problem.replace("`meta_batch`", "`outer.meta_batch`").replace(
-            "x chunk", "x `outer.chunk`"
-        )
-        raise InnerloopError("train", text.rstrip("."), hint="change one of them") from None
+        text = error.problem.replace("`meta_batch`", "`outer.meta_batch`")
+        text = text.replace("x chunk", "x `outer.chunk`").rstrip(".")
+        raise InnerloopError("train", text, hint="change one of them") from None

@@ -97,7 +97,7 @@ class Trainable(ABC):
     def check(self, info: PyTree, block: Block) -> JsonObject:
         """The incidents in a block, which are only logged: none, unless overridden.
 
-        Raises InnerloopError if a loss, gradient or parameter is not finite.
+        Raises Diverged if a loss, gradient or parameter is not finite.
         """
         nan_diagnosis.check_finite(info, block, self.CALLER)
         return {}

@@ -131,8 +131,8 @@ def fit(
             beginning, so a script can be restarted unchanged.
 
     Raises:
-        InnerloopError: an argument is wrong, the folder holds another run, the run diverged, memory ran out, or files
-            cannot be written.
+        InnerloopError: an argument is wrong, the folder holds another run, memory ran out, or files cannot be written.
+        Diverged: an InnerloopError that names the first meta-step, task and inner step that were not finite.
         Stopped: SIGINT, SIGTERM or SIGHUP was received, and the state was saved.
     """
     check_one_process()

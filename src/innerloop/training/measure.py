@@ -12,7 +12,6 @@ from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.precision import available, products
 from innerloop.tasks.tables.group_tasks import GroupTasks
-from innerloop.training.divergence import diverged
 from innerloop.training.experiment import held_out_key
 from innerloop.training.measurement import Band, Measurement, ReturnMeasurement, ScoreMeasurement
 from innerloop.training.trained import Trained
@@ -75,7 +74,7 @@ def common(trained: Trained, config: Config, curve: Curve, seed: int, part: str)
         "steps": list(curve.steps),
         "curves": {n: Band(curve.mean(n).tolist(), curve.ci95(n).tolist()) for n in curve.scores},
         "tasks": curve.tasks,
-        "diverged_tasks": int(diverged(curve).sum()),
+        "diverged_tasks": int(curve.diverged.sum()),
         "inner_steps": config.evaluation.steps,
         "inner_learning_rate": config.inner.learning_rate,
         "seed": seed,

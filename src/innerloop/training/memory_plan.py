@@ -91,7 +91,7 @@ def memory_plan(experiment: SupervisedExperiment, available: int | None = None) 
     config = experiment.config
     available = available_memory() if available is None else available
     mesh = task_mesh(config.outer.meta_batch, model_shards=config.outer.model_shards)
-    share, chunk = chunking.split_evenly(config.outer.meta_batch, mesh, experiment.chunk)
+    share, chunk = chunking.split_evenly(config.outer.meta_batch, mesh, experiment.chunk, "train")
     chunks = [chunk]
     if config.outer.chunk is None:
         chunks = [n for n in range(chunk, 0, -1) if share % n == 0]

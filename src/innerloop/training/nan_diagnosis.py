@@ -6,22 +6,16 @@ from typing import NamedTuple
 
 from jaxtyping import PyTree
 
-from innerloop.engine.diagnosis import Place, advice, first_nonfinite_leaf, first_nonfinite_update, of_leaf
+from innerloop.engine.diagnosis import Place, Reporter, find_divergence
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
 from innerloop.training.storage.run_directory import last_checkpoint_hint
 
-
-class Caller(NamedTuple):
-    """Who reports a divergence, and what the step sizes are called there."""
-
-    who: str = "train"
-    inner: str = "`inner.learning_rate`"
-    outer: str = "`outer.learning_rate`"
-
-
-COMMAND = Caller()
-FIT = Caller("fit", "the step size of the inner loop", "that of the optimizer")
+RAN = "the run diverged at meta-step {}"
+COMMAND = Reporter("train", RAN, "`inner.learning_rate` or `outer.learning_rate`", "`outer.learning_rate`")
+FIT = Reporter(
+    "fit", RAN, "the step size of the inner loop or that of the optimizer", "the optimizer's step size"
+)
 
 
 class Block(NamedTuple):
@@ -41,28 +35,12 @@ class Block(NamedTuple):
     locate: Callable[[int], Place | None] = lambda good: None
 
 
-def check_finite(info: PyTree, block: Block, caller: Caller = COMMAND) -> None:
-    """Raise InnerloopError at the first meta-step that diverged.
-
-    Its loss or gradient is not finite; or all are, and the outer update of the last meta-step overflowed.
-    """
-    lost = first_nonfinite_update(info)
-    if lost is not None:
-        step = block.step - len(info.outer_loss) + lost.good + 1
-        place = block.locate(lost.good) or lost.place
-        hint = advice(place, f"{caller.inner} or {caller.outer}", caller.outer)
-        raise InnerloopError(
-            caller.who,
-            f"the run diverged at meta-step {step}, in {place.text}",
-            got=lost.got,
-            hint=hint + last_checkpoint_hint(block.folder),
-        )
-    parameter = first_nonfinite_leaf(block.after)
-    if parameter is not None:
-        wrong = f"the run diverged at meta-step {block.step}, in the outer update{of_leaf(parameter)}"
-        raise InnerloopError(
-            caller.who, wrong, hint=f"lower {caller.outer}{last_checkpoint_hint(block.folder)}"
-        )
+def check_finite(info: PyTree, block: Block, reporter: Reporter = COMMAND) -> None:
+    """Raise Diverged if a meta-step of the block did."""
+    first, end = block.step - len(info.outer_loss) + 1, lambda: last_checkpoint_hint(block.folder)
+    error = find_divergence(info, block.after, first, reporter, block.locate, end)
+    if error is not None:
+        raise error
 
 
 def outputs_by_layer(params: Params, batch: Batch) -> dict[str, PyTree]:

@@ -140,7 +140,7 @@ class RLExperiment(Experiment):
         return super().series(info) | named | step
 
     def check(self, info: PyTree, block: Block) -> JsonObject:
-        """The broken trajectories. Raises InnerloopError if there are too many, or if the run diverged otherwise."""
+        """The broken trajectories. Raises Diverged if there are too many, or if the run diverged otherwise."""
         broken = incidents(np.asarray(info.broken), self.config.data.dataset, block.step, block.folder)
         return super().check(info, block) | broken
 

@@ -62,8 +62,9 @@ def train(
         The final state.
 
     Raises:
-        InnerloopError: if a setting is wrong, the run diverged, the disk is full, memory ran out, or another
-            training run uses the folder.
+        InnerloopError: if a setting is wrong, the disk is full, memory ran out, or another training run uses
+            the folder.
+        Diverged: an InnerloopError that names the first meta-step, task and inner step that were not finite.
         Stopped: SIGINT, SIGTERM or SIGHUP was received, and the state was saved within seconds: at the end of a
             dispatch of about a second or, if one meta-step takes longer, as it was before that meta-step.
         Lost: another process ended or cannot be reached.

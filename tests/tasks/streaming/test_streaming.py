@@ -314,7 +314,10 @@ def test_errors_say_what_to_do(classes, episodes):
         pass
     with pytest.raises(InnerloopError, match="`steps` must be 1 or more"), streamed(episodes) as loop:
         loop.run(fresh(), 0)
-    with pytest.raises(InnerloopError, match="multiple of devices x chunk"), streamed(episodes, chunk=3):
+    with (
+        pytest.raises(InnerloopError, match="^StreamedOuterLoop: .* multiple of"),
+        streamed(episodes, chunk=3),
+    ):
         pass
 
 
