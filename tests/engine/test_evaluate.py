@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from innerloop.algorithms import maml
+from innerloop.algorithms.maml import MAML
 from innerloop.engine.curve import Curve, join
 from innerloop.engine.evaluate import evaluate, evaluator, steps_to_record
 from innerloop.engine.inner import InnerLoop
@@ -48,6 +49,35 @@ def test_every_step_halves_the_distance():
     assert found.steps == (0, 1, 2, 3, 4)
     expected = found.scores["number"][:, :1] * 0.5 ** np.arange(5)
     np.testing.assert_allclose(found.scores["distance"], expected, rtol=1e-5, atol=1e-7)
+
+
+@dataclass(frozen=True)
+class FromTheTask(MAML):
+    """The meta-parameters hold no model: it starts at the support set's number, scaled."""
+
+    def start(self, meta_params, support):
+        return {"w": meta_params["scale"] * support.targets[0]}
+
+
+def test_an_algorithm_that_starts_from_the_task():
+    algorithm = FromTheTask(loss, InnerLoop(optax.sgd(0.5), 1))
+    found = evaluate(algorithm, {"scale": jnp.asarray(0.5)}, Means(), score, key=KEY, num_tasks=4)
+    np.testing.assert_allclose(
+        found.scores["distance"], found.scores["number"] * np.array([0.5, 0.25]), rtol=1e-5
+    )
+
+
+@dataclass(frozen=True)
+class Streams(Means):
+    """Tasks without a query set."""
+
+    def sample(self, key: jax.Array) -> Task:
+        return super().sample(key)._replace(query=None)
+
+
+def test_tasks_without_a_query_set_need_a_score():
+    with pytest.raises(InnerloopError, match="evaluate: these tasks have no query set; pass `score=`"):
+        evaluate(ALGORITHM, PARAMS, Streams(), key=KEY, num_tasks=2)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,8 @@ from innerloop.engine.curve import Curve, join
 from innerloop.engine.diagnosis import Diverged, Place, advice, first_nonfinite_leaf, locate_in_adaptation
 from innerloop.engine.distribution import check_distribution, split_arrays, with_jax_arrays
 from innerloop.engine.learning_check import check_learns
-from innerloop.engine.loss import with_state
 from innerloop.engine.scores import Score as Score
-from innerloop.engine.scores import score_shapes
+from innerloop.engine.scores import score_shapes, start_shapes
 from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import FiniteTasks, Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError, check_choice, check_count
@@ -49,8 +48,9 @@ def _task_curve(
         own = loss_key(key) if algorithm.random else None
         query_loss = lambda adapted, task: {"loss": algorithm.query_loss(adapted, task.query, key=own)}
         score = query_loss if given is None else given
-        start = with_state(algorithm.initialisation(params), algorithm.loss_fn)
-        shapes = score_shapes(score, start, task)
+        if given is None and not jax.tree.leaves(task.query):
+            raise InnerloopError("evaluate", "these tasks have no query set", hint="pass `score=`")
+        shapes = score_shapes(score, start_shapes(algorithm, params, task), task)
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
         def observe(adapted: Params, i: Array) -> dict[str, Array]:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.loss import with_state
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError, explained
 
@@ -15,7 +17,13 @@ Score = Callable[[Params, Task], dict[str, Array]]
 HINT = "return a dictionary of numbers, such as {'accuracy': accuracy}, computed with jax.numpy"
 
 
-def score_shapes(score: Score, adapted: Params, task: Task) -> dict[str, jax.ShapeDtypeStruct]:
+def start_shapes(algorithm: Algorithm, params: Params, task: PyTree) -> PyTree:
+    """The shapes of what a score gets before the first step; the task may itself be shapes."""
+    start = lambda params, task: with_state(algorithm.start(params, task.support), algorithm.loss_fn)
+    return jax.eval_shape(start, params, task)
+
+
+def score_shapes(score: Score, adapted: PyTree, task: Task) -> dict[str, jax.ShapeDtypeStruct]:
     """The scores' shapes and types.
 
     Raises:

@@ -13,11 +13,10 @@ from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.distribution import check_distribution, check_samples, with_jax_arrays
 from innerloop.engine.evaluate import Score, evaluator
 from innerloop.engine.learning_check import check_learns
-from innerloop.engine.loss import with_state
 from innerloop.engine.mesh_loop import MeshLoop
 from innerloop.engine.meta_state import MetaState
 from innerloop.engine.outer import GradientLoop, OuterLoop
-from innerloop.engine.scores import score_shapes
+from innerloop.engine.scores import score_shapes, start_shapes
 from innerloop.engine.types import Params, TaskDistribution
 from innerloop.tasks.iterator_loop import IteratorOuterLoop
 from innerloop.tasks.streaming import StreamedEpisodes, StreamedOuterLoop
@@ -41,8 +40,8 @@ class Validation:
         check_learns(algorithm, params, tasks, key, "fit", outer=self.score is None)
         if self.score is None:
             return ["loss"]
-        start = with_state(algorithm.initialisation(params), algorithm.loss_fn)
-        return list(score_shapes(self.score, start, jax.eval_shape(tasks.sample, key)))
+        task = jax.eval_shape(tasks.sample, key)
+        return list(score_shapes(self.score, start_shapes(algorithm, params, task), task))
 
 
 @dataclass(frozen=True)
