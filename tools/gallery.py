@@ -14,7 +14,7 @@ import optax
 from matplotlib.figure import Figure
 
 import innerloop as il
-from innerloop.analysis.run_all import Request, analyze
+from innerloop.analysis import Request, analyze
 from innerloop.cli import main as main_of_the_command
 from innerloop.io.files import write_text
 from innerloop.io.untrusted import JsonObject

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 import innerloop as il
-from innerloop.nn.sine import sin
+from innerloop.nn import sin
 
 FREQUENCY = 30.0
 """w0: the factor on every layer's argument inside the sine, 30 in all of the papers."""

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 import innerloop as il
 from innerloop.algorithms.online_maml import OnlineMAML
-from innerloop.engine.unroll import Observe, Trajectory
+from innerloop.engine.unroll import Observe
 
 from .decoder import Chunk, Sizes, Window, chunk_loss, prefix
 
@@ -27,7 +27,7 @@ class TestTimeTraining(OnlineMAML):
         observe: Observe | None = None,
         *,
         key: PRNGKeyArray | None = None,
-    ) -> Trajectory:
+    ) -> il.Trajectory:
         """Run the prefix once, then take a step on every chunk."""
         s = self.sizes
         split = lambda x: x.reshape(s.chunks, s.chunk, *x.shape[1:])
