@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Literal
 
-from innerloop.cli.common import Devices, Runs, console, new_table, parse, print_json, start_jax
+from innerloop.cli.common import Devices, Runs, console, parse, print_json, start_jax
+from innerloop.cli.tables import new_table
 from innerloop.config.bounds import TASKS
 
 
