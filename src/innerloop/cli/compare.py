@@ -43,7 +43,8 @@ def run(argv: Sequence[str]) -> int:
     if arguments.format == "json":
         print_json([asdict(row) for row in found])
     elif arguments.format == "text":
-        out.print(new_table(*summary.heads(found), left=2, rows=summary.table_of(found)))
+        optional = ("score", "inner steps", "tasks", "pairs", "seeds")
+        out.print(new_table(*summary.heads(found), left=2, rows=summary.table_of(found), optional=optional))
         out.print(summary.note(found))
     else:
         for line in summary.FORMATS[arguments.format](found).splitlines():

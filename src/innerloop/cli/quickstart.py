@@ -158,7 +158,7 @@ def _show(groups: "Sequence[innerloop.report.measurements.Group]") -> None:
         rows.append(())
     headings = ("problem", "initialisation", *scores, "inner steps", "tasks")
     out = console()
-    out.print(new_table(*headings, left=2, rows=rows))
+    out.print(new_table(*headings, left=2, rows=rows, optional=("tasks", "inner steps", "before adapting")))
     for result in (result for group in groups for result in group.results):
         if words := diverged(result.measurement.diverged_tasks, result.measurement.tasks):
             out.print(f"{result.label}: {words}.", style="bold")
