@@ -1,5 +1,7 @@
 import json
+import re
 
+from innerloop.cli import common
 from innerloop.config.presets.registry import all_presets
 
 
@@ -7,6 +9,15 @@ def test_every_preset_is_listed(command):
     code, out, _ = command("list")
     assert code == 0
     assert all(name in out for name in all_presets())
+
+
+def test_a_narrow_list_keeps_what_tells_presets_apart(command, monkeypatch):
+    monkeypatch.setattr(common.Terminal, "is_terminal", True)
+    monkeypatch.setenv("COLUMNS", "80")
+    out = re.sub(r"\x1b\[\d*m", "", command("list", "omniglot", "reptile")[1])
+    assert "…" not in out
+    heading = next(line for line in out.splitlines() if "preset" in line)
+    assert heading.split() == ["preset", "inner", "loop", "weights"]
 
 
 def test_words_narrow_the_list(command):

@@ -33,6 +33,16 @@ def test_every_command_has_help_of_one_screen(name, command):
     assert code == 0
     assert f"usage: innerloop {name} " in out
     assert out.count("\n") < 45
+    assert max(map(len, out.splitlines())) <= 80
+    assert "(default: )" not in out
+
+
+def test_help_is_as_wide_as_the_terminal(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    told = command("train", "navigation-maml-trpo", "-H")[1]
+    assert "Kubernetes tell which one; otherwise give\n" not in told
+    assert max(map(len, told.splitlines())) <= 60
+    assert "{None}" not in told
 
 
 @pytest.mark.parametrize(
@@ -56,6 +66,10 @@ def test_every_command_has_help_of_one_screen(name, command):
             ("export", "x", "--suport", "y", "--out", "z"),
             "unknown option, got --suport; did you mean --support?",
         ),
+        (("list", "--json", "--json"), "--json: is given more than once; give it once."),
+        (("train", "sinusoid-maml", "--seed", "1", "--seed=2"), "--seed: is given more than once; give it"),
+        (("train", "x", "--data.flip", "--data.no-flip"), "--data.flip: is given more than once; give it"),
+        (("analyze", "x", "--only", "nil", "--only", "freeze"), "--only: is given more than once; give it"),
         (("evaluate", "--tsks=3"), "evaluate: unknown option, got --tsks; did you mean --tasks?"),
         (("train", "sinusoid-maml", "--fold", "x"), "got --fold; did you mean --data.folder or --folder?"),
         (("evaluate", "runs/a", "--tasks", "all"), "--tasks: must be a whole number, got 'all'; see"),

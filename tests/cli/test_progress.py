@@ -34,7 +34,7 @@ def test_nothing_is_said_of_time_while_only_compilation_was_timed(monkeypatch):
         watch(Progress(1, 4, nan, nan, {"outer_loss": 1.0}, nan))
         watch(Progress(4, 4, nan, 0.0, {"outer_loss": 1.0}))
     assert out.getvalue().splitlines()[1:] == [
-        "run: 1/4 meta-steps, compiled  outer loss 1.0000",
+        "run: 1/4 meta-steps, estimating the time left  outer loss 1.0000",
         "run: 4/4 meta-steps, done  outer loss 1.0000",
     ]
 
@@ -48,7 +48,10 @@ def test_the_time_left_of_a_measurement_leaves_out_compilation(monkeypatch):
         for done, at in ((100, 60.0), (200, 62.0)):
             monkeypatch.setattr(progress.time, "monotonic", lambda at=at: at)
             watch(done, 400)
-    assert out.getvalue().splitlines()[1:] == ["run: 100/400 tasks, compiled", "run: 200/400 tasks, 4 s left"]
+    assert out.getvalue().splitlines()[1:] == [
+        "run: 100/400 tasks, estimating the time left",
+        "run: 200/400 tasks, 4 s left",
+    ]
 
 
 def test_a_terminal_gets_a_bar():

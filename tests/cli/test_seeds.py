@@ -82,11 +82,11 @@ def test_the_same_command_goes_on(command, complaint, two_seeds):
 
 def test_a_longer_command_makes_the_runs_longer(command, complaint, two_seeds):
     """As `--resume` does; a run that has gone further stays as it is."""
-    words = ("train", "sinusoid-maml", *SHORT, "--folder", two_seeds, "--seeds")
-    code, out, err = command(*words, "0", "--outer.meta-steps", 6)
+    words = ("train", "sinusoid-maml", *SHORT[2:], "--folder", two_seeds, "--outer.meta-steps")
+    code, out, err = command(*words, 6, "--seeds", "0")
     assert (code, "already finished" in out) == (0, False), err
     assert [record["step"] for record in RunFolder(two_seeds / "seed-0").metrics()] == [2, 4, 6]
-    told = complaint(*words, "0,2")
+    told = complaint(*words, 4, "--seeds", "0,2")
     assert (
         f"--outer.meta-steps: the run in {two_seeds / 'seed-0'} has already taken 6 meta-steps, got 4" in told
     )

@@ -170,9 +170,11 @@ def test_an_aborted_child_is_told_as_a_loss(child, capfd, tmp_path):
     child("import os; os.abort()")
     assert processes.supervise([], tmp_path) == processes.LOST == 75
     assert capfd.readouterr().err.endswith("again with --resume if the first process saved a checkpoint.\n")
-    (tmp_path / "config.json").touch()
-    assert processes.supervise([], tmp_path) == 75
-    assert capfd.readouterr().err.endswith(f"again with --resume {tmp_path}.\n")
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    (folder / "config.json").touch()
+    assert processes.supervise([], folder) == 75
+    assert capfd.readouterr().err.endswith(f"again with `innerloop train --resume '{folder}'`.\n")
 
 
 def test_other_ends_are_handed_on(child, tmp_path):

@@ -597,7 +597,7 @@ def test_a_run_of_more_than_two_seconds_says_how_far_it_is(
     fitted(tmp_path / "run", progress=True, meta_steps=12, resume=True)
     compiling, first, _, last = capsys.readouterr().err.splitlines()
     assert compiling == "fit: compiling"
-    assert re.fullmatch(r"fit: 8/12 meta-steps, compiled  outer loss \d+\.\d{4}", first)
+    assert re.fullmatch(r"fit: 8/12 meta-steps, estimating the time left  outer loss \d+\.\d{4}", first)
     assert re.fullmatch(
         r"fit: 12/12 meta-steps, done  [\d ]+ tasks/s  outer loss \d+\.\d{4}  validation loss \d+\.\d{4}",
         last,

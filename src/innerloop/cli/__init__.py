@@ -118,13 +118,14 @@ def _usage() -> str:
     return f"""\
 usage: innerloop COMMAND ...
 
-Gradient-based meta-learning: learn an initialisation from which a few gradient steps solve a new
-task.
+Gradient-based meta-learning: learn an initialisation from which a few
+gradient steps solve a new task.
 
 commands:
 {commands}
 
-`innerloop COMMAND --help` lists its options; `innerloop --version` prints the version.
+`innerloop COMMAND --help` lists its options.
+`innerloop --version` prints the version.
 To get started: innerloop quickstart"""
 
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import tyro
 from tyro.conf import arg
 
-from innerloop.cli.common import DataFolder, Source, Steps, console, new_table, parse, print_json, start_jax
+from innerloop.cli.common import DataFolder, Source, Steps, console, parse, print_json, start_jax
+from innerloop.cli.tables import new_table
 from innerloop.cli.user_examples import InkOption, UserData
 from innerloop.config.schema import Normalization
 from innerloop.io.files import check_output_path, new_output, resolved

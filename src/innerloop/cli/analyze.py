@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 from innerloop.cli import analyze_folder, analyze_several
-from innerloop.cli.common import (
-    Count,
-    DataFolder,
-    Devices,
-    Runs,
-    console,
-    new_table,
-    parse,
-    print_json,
-    start_jax,
-)
+from innerloop.cli.common import Count, DataFolder, Devices, Runs, console, parse, print_json, start_jax
+from innerloop.cli.tables import new_table
 from innerloop.config.bounds import COUNTS, STEPS, TASKS, TEST_SEED, Bounds
 from innerloop.errors import InnerloopError
 from innerloop.io.folders import OutputFolder
@@ -37,7 +28,7 @@ class Analyze:
     """Rapid learning or feature reuse? Freezing, similarity, NIL and more on a trained run, as one HTML page with
     tables (CSV, JSON) and figures (PNG, SVG). Several runs are shown side by side. Results are cached.
 
-    Example: innerloop analyze omniglot-5way-1shot-maml omniglot-5way-1shot-anil --only freeze nil --tasks 500
+    Example: innerloop analyze runs/maml runs/anil --only freeze nil --tasks 500
     """
 
     runs: Runs
@@ -65,8 +56,7 @@ class Analyze:
     ] = None
     """Where to write the page, tables and figures; with --json, nothing is written by default."""
     overwrite: bool = False
-    """Replace files in DIR even if they belong to other runs, were measured with other settings or were not written by
-    an analysis."""
+    """Replace files in DIR even if they are of other runs or settings, or of no analysis."""
     seed: Annotated[int, TEST_SEED] = 0
     """Seed for drawing the tasks."""
     fresh: bool = False

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from innerloop.cli.common import console, new_table, print_json
+from innerloop.cli.common import console, print_json
+from innerloop.cli.tables import new_table
 from innerloop.errors import InnerloopError
 from innerloop.io.folders import OutputFolder
 

@@ -1,24 +1,24 @@
-"""Helpers shared by the subcommands: argument parsing, JAX setup, consoles and tables."""
+"""Helpers shared by the subcommands: argument parsing, JAX setup and consoles."""
 
 import errno
 import os
+import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from tyro.conf import arg
 
 from innerloop.cli.complaints import in_one_sentence
+from innerloop.cli.help import RULES
 from innerloop.config.bounds import DEVICES, STEPS, check_bounds
 from innerloop.errors import InnerloopError
 from innerloop.io.files import make_folder
-from innerloop.io.text import as_json, printable
+from innerloop.io.text import as_json, first_repeated, printable
 from innerloop.parallel.cpu_devices import has_started, use_cores
 
 Arguments = TypeVar("Arguments")
@@ -68,7 +68,7 @@ def parse(cls: type[Arguments], argv: Sequence[str], default: object = None, nam
     settings: dict[str, Any] = {} if default is None else {"default": default, "compact_help": True}
     # With a default that may be true, a flag needs its opposite: `--data.flip` and `--data.no-flip`.
     markers = (tyro.conf.OmitSubcommandPrefixes, *(() if settings else (tyro.conf.FlagCreatePairsOff,)))
-    run_tyro = lambda words: tyro.cli(cls, prog=prog, args=words, config=markers, **settings)
+    run_tyro = lambda words: tyro.cli(cls, prog=prog, args=words, config=markers, registry=RULES, **settings)
     arguments = in_one_sentence(run_tyro, list(argv), prog.split()[-1])
     check_bounds(arguments, lambda field: _option(cls, field))
     if getattr(arguments, "runs", None) == ():
@@ -78,7 +78,11 @@ def parse(cls: type[Arguments], argv: Sequence[str], default: object = None, nam
 
 
 def _check_values(arguments: object, argv: Sequence[str]) -> None:
-    """Raise InnerloopError for an option of several values that was given none."""
+    """Raise InnerloopError for an option that was given twice, or one of several values that was given none."""
+    given = [word.partition("=")[0].replace("_", "-") for word in argv if re.match("--[a-z]", word)]
+    # A switch and its opposite, such as `--data.flip` and `--data.no-flip`, are one option.
+    if repeated := first_repeated(re.sub(r"^(--|.*\.)no-", r"\1", name) for name in given):
+        raise InnerloopError(repeated, "is given more than once", hint="give it once")
     for word, following in zip(argv, [*argv[1:], "--"], strict=False):
         value = arguments
         for name in word.removeprefix("--").replace("-", "_").split("."):
@@ -176,16 +180,6 @@ def console(*, stderr: bool = False) -> Terminal:
     settings |= {"markup": False, "emoji": False}
     plain = Terminal(**settings)
     return plain if plain.is_terminal else Terminal(**settings, width=160)
-
-
-def new_table(*headings: str, left: int = 0, rows: Iterable[Iterable[str]] = ()) -> Table:
-    """A table whose first `left` columns hold text and the others numbers."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if i < left else "right")
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def print_json(value: object, indent: int | None = None) -> None:

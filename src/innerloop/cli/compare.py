@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Literal
 
-from innerloop.cli.common import Devices, Runs, console, new_table, parse, print_json, start_jax
+from innerloop.cli.common import Devices, Runs, console, parse, print_json, start_jax
+from innerloop.cli.tables import new_table
 from innerloop.config.bounds import TASKS
 
 
@@ -42,7 +43,8 @@ def run(argv: Sequence[str]) -> int:
     if arguments.format == "json":
         print_json([asdict(row) for row in found])
     elif arguments.format == "text":
-        out.print(new_table(*summary.heads(found), left=2, rows=summary.table_of(found)))
+        optional = ("score", "inner steps", "tasks", "pairs", "seeds")
+        out.print(new_table(*summary.heads(found), left=2, rows=summary.table_of(found), optional=optional))
         out.print(summary.note(found))
     else:
         for line in summary.FORMATS[arguments.format](found).splitlines():

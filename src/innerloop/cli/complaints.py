@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+from innerloop.cli.help import Capture, wrapped
 from innerloop.errors import InnerloopError, did_you_mean
 from innerloop.io.text import LIMIT, printable
 
@@ -31,11 +32,12 @@ def in_one_sentence(parse: Callable[[list[str]], Parsed], words: list[str], comm
 
     Raises InnerloopError if a setting was rejected, or an argument is missing, unknown or wrong.
     """
-    told = io.StringIO()
+    told, shown = io.StringIO(), Capture()
     try:
-        with contextlib.redirect_stderr(told):
+        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(shown):
             return parse(words)
     except SystemExit as ended:
+        print(wrapped(shown.getvalue()), end="")
         if (refused := _refusal(ended)) is not None:
             who = "--" + refused.who.replace("_", "-")
             raise InnerloopError(who, refused.problem) from None

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from innerloop.cli import fail, in_options
 from innerloop.errors import InnerloopError
+from innerloop.io.text import shell_command
 from innerloop.training import signals
 
 CHILD = "INNERLOOP_CHILD"
@@ -72,7 +73,8 @@ def forward_signal(child: subprocess.Popen[bytes] | subprocess.Popen[str], numbe
 
 def _report_lost(folder: Path) -> None:
     begun = (folder / "config.json").exists()  # another machine may not see it
-    where = f"--resume {folder}" if begun else "--resume if the first process saved a checkpoint"
+    again = shell_command("train", "--resume", folder)
+    where = f"`{again}`" if begun else "--resume if the first process saved a checkpoint"
     lost = "train: another process of this run was lost or never joined; to resume from the last checkpoint, "
     fail(f"{lost}start any number of processes again with {where}.", LOST)
 

@@ -14,11 +14,11 @@ from innerloop.cli.common import (
     Source,
     Steps,
     console,
-    new_table,
     parse,
     print_json,
     start_jax,
 )
+from innerloop.cli.tables import new_table
 from innerloop.config.bounds import COUNTS, TASKS, TEST_SEED
 from innerloop.config.schema import Config, Normalization
 from innerloop.errors import InnerloopError

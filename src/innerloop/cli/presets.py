@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
+from tyro.conf import arg
 
-from innerloop.cli.common import console, new_table, parse, print_json
+from innerloop.cli.common import console, parse, print_json
+from innerloop.cli.tables import new_table
 from innerloop.config.presets.registry import all_presets
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
@@ -23,7 +25,9 @@ class List:
     Example: innerloop list omniglot
     """
 
-    words: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    words: Annotated[
+        tuple[str, ...], tyro.conf.Positional, arg(metavar="[WORD ...]", help_behavior_hint="")
+    ] = ()
     """Only presets whose names contain all these words."""
     json: bool = False
     """Print JSON."""
@@ -78,18 +82,17 @@ def _row(config: Config, has_weights: bool) -> JsonObject:
 
 def _show(rows: list[JsonObject]) -> None:
     """Print the presets as a table."""
-    table = new_table()
-    for heading in ("preset", "data", "algorithm"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("ways", "shots"):
-        table.add_column(heading, justify="right")
-    table.add_column("inner loop")
-    table.add_column("meta-steps", justify="right")
-    table.add_column("weights")
-    for r in rows:
-        cells = (r["name"], r["data"], r["algorithm"], r["ways"] or "", r["shots"], r["inner"])
-        cells = (*cells, grouped(r["meta_steps"]), "yes" if r["weights"] else "")
-        table.add_row(*map(str, cells))
+    columns = {
+        "preset": [r["name"] for r in rows],
+        "data": [r["data"] for r in rows],
+        "algorithm": [r["algorithm"] for r in rows],
+        "inner loop": [r["inner"] for r in rows],
+        "weights": ["yes" if r["weights"] else "" for r in rows],
+        "ways": [str(r["ways"] or "") for r in rows],
+        "shots": [str(r["shots"]) for r in rows],
+        "meta-steps": [grouped(r["meta_steps"]) for r in rows],
+    }
+    optional = ("data", "algorithm", "ways", "shots", "meta-steps")  # mostly part of the name
     out = console()
-    out.print(table)
+    out.print(new_table(*columns, left=5, rows=zip(*columns.values(), strict=True), optional=optional))
     out.print(f"{counted(len(rows), 'preset')}. Train one: innerloop train {rows[0]['name']}")

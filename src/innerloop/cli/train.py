@@ -1,6 +1,5 @@
 """`innerloop train`: meta-train a preset, or resume a run."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from innerloop.config.presets.registry import all_presets
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
-from innerloop.io.text import counted
+from innerloop.io.text import counted, shell_command
 from innerloop.training.signals import Stopped
 from innerloop.training.storage.run_directory import RunFolder
 
@@ -55,8 +54,8 @@ def _run_seeds(arguments: Train, argv: Sequence[str], seeds: str) -> int:
         codes = (train_into(job.folder, job.config, resume=job.resume, several=True) for job in jobs)
         code = next(filter(None, codes), 0)
     if code == 0:
-        folders = shlex.join(str(folder / f"seed-{seed}") for seed in several)
-        console().print(f"Compare: innerloop compare {folders}", style="bold")
+        folders = (folder / f"seed-{seed}" for seed in several)
+        console().print(f"Compare: {shell_command('compare', *folders)}", style="bold")
     return code
 
 
@@ -135,7 +134,7 @@ def train_into(folder: Path, config: Config, *, resume: bool = False, several: b
         how = "Run the same command again to continue." if several else "Resume with:"
         out.print(f"Stopped at meta-step {stopped.step}; everything is saved. {how}")
         if not several:
-            out.print(f"  innerloop train --resume {shlex.quote(str(folder))}", style="bold")
+            out.print(f"  {shell_command('train', '--resume', folder)}", style="bold")
 
     def show_plan(plan: MemoryPlan) -> None:
         if plan.is_news:
@@ -187,5 +186,5 @@ def _print_summary(folder: Path, finished: bool) -> None:
     out.print(f"{how}: {in_words(last)}." if last else f"{how}.")
     out.print(f"Weights:  {folder / run_folder.weights.name}")
     out.print(f"Metrics:  {folder / 'metrics.jsonl'}, {folder / 'tensorboard'}/")
-    out.print(f"Next:     innerloop evaluate {folder}", style="bold")
-    out.print(f"          innerloop report {folder}")
+    out.print(f"Next:     {shell_command('evaluate', folder)}", style="bold")
+    out.print(f"          {shell_command('report', folder)}")

@@ -38,9 +38,8 @@ class Basics:
 
     Example: innerloop train omniglot-5way-1shot-maml --outer.meta-steps 2000
 
-    Every setting of the preset can be changed: --data.*, --model.*, --inner.*, --outer.*,
-    --evaluation.* and, in reinforcement learning, --rl.*. `innerloop train PRESET -H` lists them with the
-    preset's values.
+    Every setting of the preset (--data.*, --model.*, --inner.*, --outer.*, --evaluation.*, --rl.*) can be changed;
+    `innerloop train PRESET -H` lists them.
     """
 
     preset: Annotated[str | None, tyro.conf.Positional, arg(metavar="[PRESET]", help_behavior_hint="")] = None
@@ -51,8 +50,9 @@ class Basics:
     """Resume the run in this folder; only its length may change."""
     devices: Devices = None
     distributed: bool = False
-    """Run as one of several processes. Slurm, Open MPI or Kubernetes tell which one; otherwise set the next three
-    options, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
+    """Run as one of several processes. Slurm, Open MPI or Kubernetes tell which one; otherwise give
+    --distributed.coordinator, --distributed.processes and --distributed.process, or set JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
     coordinator: Annotated[str | None, _distributed_option("coordinator", "HOST:PORT")] = None
     """Address that the first process listens on."""
     processes: Annotated[int | None, Bounds(1, 100_000), _distributed_option("processes", "N")] = None
@@ -62,7 +62,7 @@ class Basics:
     patience: Annotated[
         int, Bounds(1, 1_000_000), _distributed_option("patience", "SECONDS", "(default: 60)")
     ] = 60
-    """Silence after which another process counts as lost."""
+    """Silence after which a process counts as lost."""
     algorithm: Annotated[AlgorithmName, arg(help_behavior_hint="(default: the preset's)")] = "maml"
     """Meta-learning algorithm."""
     seed: Annotated[int, SEED] = 0

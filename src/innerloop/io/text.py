@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -104,6 +105,11 @@ def first_repeated(names: Iterable[str]) -> str | None:
             return name
         seen.add(name)
     return None
+
+
+def shell_command(*words: object) -> str:
+    """A command of ours to copy into a shell: `innerloop report 'my runs/a'`."""
+    return shlex.join(map(str, ("innerloop", *words)))
 
 
 def listed(names: Sequence[str], maximum: int) -> str:

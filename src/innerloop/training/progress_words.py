@@ -58,10 +58,10 @@ def _plain(kind: str, name: str, value: float) -> str:
 
 
 def left(done: int, total: int, seconds: float) -> str:
-    """The time left, if known; `done` if nothing is left."""
+    """The time left; `done` if nothing is left."""
     if done >= total:
         return "done"
-    return "compiled" if math.isnan(seconds) else f"{duration(seconds)} left"
+    return "estimating the time left" if math.isnan(seconds) else f"{duration(seconds)} left"
 
 
 def duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from innerloop.config.schema import Config
 from innerloop.config.serialization import from_json, to_json
 from innerloop.errors import InnerloopError
-from innerloop.io.text import counted
+from innerloop.io.text import counted, shell_command
 from innerloop.io.untrusted import JsonObject, read_object, read_text, refuse_link
 from innerloop.training.storage.metrics_log import RunLog
 from innerloop.training.storage.provenance import changes, environment, identity
@@ -77,7 +77,8 @@ class RunFolder(RunLog):
     def check_new(self) -> None:
         """Raise InnerloopError if the folder already holds a run, or anything with the name of a run's file."""
         if self.path_of(RunFile.CONFIG).exists():
-            hint = f"give another folder, or continue it with `innerloop train --resume {self.path}`"
+            again = shell_command("train", "--resume", self.path)
+            hint = f"give another folder, or continue it with `{again}`"
             hint += ", where `outer.meta_steps` may make it longer"
             raise InnerloopError(str(self.path), "already holds a run", hint=hint)
         if self.is_fit:

@@ -10,6 +10,7 @@ from innerloop.config.presets.registry import all_presets, nearest
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.files import as_path, expanded
+from innerloop.io.text import shell_command
 from innerloop.io.untrusted import JsonObject, refuse_link
 from innerloop.training.storage import shipped, weights
 from innerloop.training.storage.run_directory import RunFile, RunFolder
@@ -37,7 +38,8 @@ def _weights_of_run(path: Path) -> LoadedWeights:
     run = RunFolder(path)
     config = run.config()
     if not run.weights.is_file():
-        hint = f"wait until it ends or, if it was stopped, continue it with `innerloop train --resume {path}`"
+        again = shell_command("train", "--resume", path)
+        hint = f"wait until it ends or, if it was stopped, continue it with `{again}`"
         raise InnerloopError(str(path), "the run has not ended", hint=hint)
     refuse_link(run.weights)
     found = LoadedWeights(run.weights, *weights.load(run.weights))
