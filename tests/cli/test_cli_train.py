@@ -214,7 +214,7 @@ def test_an_option_whose_value_is_a_presets_name(command, tmp_path, monkeypatch)
         (("--inner.learning-rate", "nan"), "--inner.learning-rate: must be a finite number, got nan"),
         (("--evaluation.validation-tasks", "1"), "--evaluation.validation-tasks: must be 2 or more, got 1"),
         (("--model.hidden", "0"), "--model.hidden: each must be 1 or more, got (0,)"),
-        (("--seed", str(2**70)), "must be a number of at most 64 bits"),
+        (("--seed", str(2**70)), "must be 4 294 967 295 or less"),
         (
             ("--outer.meta-steps", "300001"),
             "--outer.log-every: a run of 300 001 meta-steps would log 300 001 lines, got 1; log less often: 300 000 "

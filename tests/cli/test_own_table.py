@@ -179,6 +179,17 @@ def test_a_resumed_run_refuses_another_table(refused, table, tmp_path):
     assert "set of the data changed since the run" in refused("train", "--resume", folder)
 
 
+def test_another_table_is_prepared_as_that_of_training(command, run, table, tmp_path):
+    """Sales in cents are nonsense for the run, however they are scaled; the rows are not rescaled in silence."""
+    pd.read_csv(table).assign(sales=lambda rows: rows.sales * 100).to_csv(tmp_path / "cents.csv", index=False)
+    loss = lambda out: json.loads(out)["curve"]["loss"]["mean"][-1]
+    _, own, silent = command("evaluate", run, "--json")
+    _, other, told = command("evaluate", run, "--data-folder", tmp_path / "cents.csv", "--json")
+    assert loss(other) > 100 * loss(own)
+    assert "differ" not in silent
+    assert f"{run}: the data differ from those of training (the train and the validation and the test" in told
+
+
 def test_analyze_says_why_it_refuses_a_table(complaint, run):
     assert "those of a table's groups are padded" in complaint("analyze", run)
 

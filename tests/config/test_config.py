@@ -216,7 +216,8 @@ def test_configs_are_values():
             lambda: EvaluationConfig(validation_tasks=1),
             "evaluation.validation_tasks: must be 2 or more, got 1",
         ),
-        (lambda: Config(seed=2**63), "seed: must be a number of at most 64 bits, got 9223372036854775808"),
+        (lambda: Config(seed=2**32), "seed: must be 4 294 967 295 or less, got 4294967296"),
+        (lambda: Config(seed=-1), "seed: must be 0 or more, got -1"),
     ],
 )
 def test_settings_that_mean_nothing(make, message: str):

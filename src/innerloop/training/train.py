@@ -83,7 +83,7 @@ def train(
         check_available(config.precision)
         chosen.enter_context(products(config.precision))
         check_chunk(config)
-        experiment = build(config)
+        experiment = build(config, run.path if resume else None)
         if isinstance(experiment, SupervisedExperiment):
             experiment.check_classes()
             fit = memory_plan(experiment, min(multi_process.all_gather_int(available_memory())))
