@@ -110,6 +110,44 @@ def test_resume_keeps_its_own_settings(complaint, sinusoid_run, tmp_path):
     ("words", "told"),
     [
         (
+            ("sinusoid-maml", "--data.ways", "5"),
+            "--data.ways: the data set `sinusoid` does not read it, got 5",
+        ),
+        (
+            ("sinusoid-maml", "--model.filters=64"),
+            "--model.filters: the network `mlp` does not read it, got 64;",
+        ),
+        (("glyphs-5way-1shot-maml", "--model.hidden", "4"), "the network `conv4` does not read it, got (4,)"),
+        (("sinusoid-maml", "--inner.proximal", "1"), "--inner.proximal: MAML does not use it, got 1.0"),
+        (
+            ("sinusoid-maml", "--inner.minibatch", "11"),
+            "must be at most the size of the support set, 10, got 11",
+        ),
+        (("sinusoid-maml", "--evaluation.minibatch", "11"), "--evaluation.minibatch: must be at most"),
+        (
+            ("sinusoid-maml", "--evaluation.normalization", "transductive"),
+            "--evaluation.normalization: the network has no batch normalisation, got transductive",
+        ),
+        (
+            ("sinusoid-maml", "--evaluation.no-rotations"),
+            "--evaluation.rotations: classes are not rotated in training either, got False; leave it out.",
+        ),
+        (("navigation-maml-trpo", "--evaluation.queries", "3"), "policies have no queries, got 3"),
+        (
+            ("sinusoid-maml", "--data.dataset", "navigation"),
+            "--model.scale: a policy must be a plain MLP, got 0",
+        ),
+    ],
+)
+def test_settings_without_effect_are_refused(complaint, words, told):
+    """Also with their default values, if they are given."""
+    assert told in complaint("train", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
             ("glyphs-5way-1shot-maml", "--data.folder", "mine"),
             "--data.folder: the data set `glyphs` does not read it, got 'mine'; leave it out, or give --data.dataset "
             "mini_imagenet or folder.",

@@ -190,6 +190,11 @@ def test_another_table_is_prepared_as_that_of_training(command, run, table, tmp_
     assert f"{run}: the data differ from those of training (the train and the validation and the test" in told
 
 
+def test_a_network_without_normalisation_takes_no_mode(complaint, run, new_group):
+    told = complaint("adapt", run, new_group, "--normalization", "inductive")
+    assert "--normalization: the network has no batch normalisation, got inductive; leave it out." in told
+
+
 def test_analyze_says_why_it_refuses_a_table(complaint, run):
     assert "those of a table's groups are padded" in complaint("analyze", run)
 

@@ -21,6 +21,7 @@ from innerloop.config.schema import (
     OuterConfig,
 )
 from innerloop.config.serialization import from_json, to_json
+from innerloop.config.unread_settings import check_effective
 from innerloop.errors import InnerloopError
 from innerloop.training import reinforcement, supervised
 from innerloop.training.storage import shipped
@@ -257,3 +258,13 @@ def test_classes_are_counted_only_where_there_are_classes():
     assert for_dataset(glyphs, "sinusoid").ways == 1
     assert for_dataset(glyphs, "cifar_fs").ways == 20
     assert for_dataset(waves, "navigation").ways == preset("navigation-maml-trpo").data.ways
+
+
+def test_settings_without_effect_may_be_those_of_the_preset():
+    """With another network too; a value of one's own is refused."""
+    for config in PRESETS.values():
+        check_effective(config)
+        check_effective(replace(config, model=replace(config.model, kind="mlp")))
+    config = preset("mini-imagenet-5way-1shot-maml")
+    with pytest.raises(InnerloopError, match=r"^model\.filters: the network `mlp` does not read it, got 7"):
+        check_effective(replace(config, model=replace(config.model, kind="mlp", filters=7)))

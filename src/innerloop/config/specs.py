@@ -96,6 +96,12 @@ SETTINGS = {name for spec in ALGORITHMS.values() for name in spec.settings}
 
 EXAMPLES = ("shots", "train_shots", "queries")
 
+NETWORKS: dict[str, tuple[str, ...]] = {
+    "conv4": ("filters", "downsample", "features"),
+    "mlp": ("hidden", "activation", "normalize", "context", "scale"),
+}
+"""The settings of `model` that only one kind of network reads."""
+
 KINDS: dict[str, tuple[str, ...]] = {
     "regression": EXAMPLES,
     "images": ("ways", *EXAMPLES, "rotations", "flip", "crop", "rotate"),
@@ -214,10 +220,7 @@ DATASETS = {
             "regression",
             module="table",
             read=lambda module, data, preparation=None: module.load(
-                data.file,
-                missing=data.missing,
-                preparation=preparation,
-                **data.columns | {"task": data.task},
+                data.file, missing=data.missing, preparation=preparation, **data.columns | {"task": data.task}
             ),
             reads=("file", "task", "x", "y", "categories", "missing"),
             needs_file=True,

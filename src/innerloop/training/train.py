@@ -13,6 +13,7 @@ import jax
 from innerloop.config.data_settings import check_read
 from innerloop.config.schema import Config
 from innerloop.config.serialization import from_json, to_json
+from innerloop.config.unread_settings import check_effective
 from innerloop.engine.meta_state import MetaState
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
@@ -78,6 +79,7 @@ def train(
             check_kept(config, run.checkpoints)
         elif writes:
             check_read(config.data)
+            check_effective(config)
         if writes:
             Schedule.from_config(config).check_lines("outer.log_every")
         check_available(config.precision)
