@@ -121,7 +121,7 @@ def from_frame(
             is `refuse`, there are too few groups, or an argument is out of range.
     """
     draws = {"shots": shots, "queries": queries}
-    return build_table(frame, task, y, x, categories, missing, split, seed, WHO, **draws)
+    return build_table(frame, task, y, x, categories, missing, split, seed, WHO, None, **draws)
 
 
 def build_table(
@@ -134,7 +134,7 @@ def build_table(
     split: Split,
     seed: int,
     who: str,
-    preparation: Preparation | None = None,
+    preparation: Preparation | None,
     **draws: int | None,
 ) -> Table:
     """As `from_frame`; `draws` are the settings of `GroupTasks`, `who` is named in messages.
