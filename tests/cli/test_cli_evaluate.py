@@ -92,7 +92,8 @@ def test_what_is_no_trained_run(complaint, tmp_path, sinusoid_run):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--tasks", 1), ("--steps", -1), ("--shots", 0), ("--queries", 0), ("--seed", -1)]
+    ("option", "value"),
+    [("--tasks", 1), ("--steps", -1), ("--shots", 0), ("--queries", 0), ("--seed", -1), ("--seed", 2**32)],
 )
 def test_numbers_that_mean_nothing(complaint, option, value):
     assert f"{option}: must be" in complaint("evaluate", "anything", option, value)

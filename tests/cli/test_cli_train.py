@@ -111,6 +111,44 @@ def test_resume_keeps_its_own_settings(complaint, sinusoid_run, tmp_path):
     ("words", "told"),
     [
         (
+            ("sinusoid-maml", "--data.ways", "5"),
+            "--data.ways: the data set `sinusoid` does not read it, got 5",
+        ),
+        (
+            ("sinusoid-maml", "--model.filters=64"),
+            "--model.filters: the network `mlp` does not read it, got 64;",
+        ),
+        (("glyphs-5way-1shot-maml", "--model.hidden", "4"), "the network `conv4` does not read it, got (4,)"),
+        (("sinusoid-maml", "--inner.proximal", "1"), "--inner.proximal: MAML does not use it, got 1.0"),
+        (
+            ("sinusoid-maml", "--inner.minibatch", "11"),
+            "must be at most the size of the support set, 10, got 11",
+        ),
+        (("sinusoid-maml", "--evaluation.minibatch", "11"), "--evaluation.minibatch: must be at most"),
+        (
+            ("sinusoid-maml", "--evaluation.normalization", "transductive"),
+            "--evaluation.normalization: the network has no batch normalisation, got transductive",
+        ),
+        (
+            ("sinusoid-maml", "--evaluation.no-rotations"),
+            "--evaluation.rotations: classes are not rotated in training either, got False; leave it out.",
+        ),
+        (("navigation-maml-trpo", "--evaluation.queries", "3"), "policies have no queries, got 3"),
+        (
+            ("sinusoid-maml", "--data.dataset", "navigation"),
+            "--model.scale: a policy must be a plain MLP, got 0",
+        ),
+    ],
+)
+def test_settings_without_effect_are_refused(complaint, words, told):
+    """Also with their default values, if they are given."""
+    assert told in complaint("train", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
             ("glyphs-5way-1shot-maml", "--data.folder", "mine"),
             "--data.folder: the data set `glyphs` does not read it, got 'mine'; leave it out, or give --data.dataset "
             "mini_imagenet or folder.",
@@ -215,7 +253,7 @@ def test_an_option_whose_value_is_a_presets_name(tmp_path, monkeypatch):
         (("--inner.learning-rate", "nan"), "--inner.learning-rate: must be a finite number, got nan"),
         (("--evaluation.validation-tasks", "1"), "--evaluation.validation-tasks: must be 2 or more, got 1"),
         (("--model.hidden", "0"), "--model.hidden: each must be 1 or more, got (0,)"),
-        (("--seed", str(2**70)), "must be a number of at most 64 bits"),
+        (("--seed", str(2**70)), "must be 4 294 967 295 or less"),
         (
             ("--outer.meta-steps", "300001", "--outer.log-every", "1"),
             "--outer.log-every: a run of 300 001 meta-steps would log 300 001 lines, got 1; log less often: 300 000 "

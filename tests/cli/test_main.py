@@ -95,6 +95,11 @@ def test_help_is_as_wide_as_the_terminal(command, monkeypatch):
             "--outer.meta-steps: must be a whole number, got 'abc'; see `innerloop train PRESET -H`.",
         ),
         (("train", "sinusoid-maml", "--outer.clip", "x"), "--outer.clip: must be a number, got 'x'; see"),
+        (("train", "sinusoid-maml", "--folder", ""), "--folder: must name a file or folder, got ''."),
+        (("train", "--resume="), "--resume: must name a file or folder, got ''."),
+        (("evaluate", ""), "evaluate: must name a file or folder, got ''."),
+        (("evaluate", "x", "--data-folder", ""), "--data-folder: must name a file or folder, got ''."),
+        (("adapt", "x", "y", "--query", "a.png", ""), "adapt: must name a file or folder, got ''."),
         (
             ("train", "sinusoid-maml", "--outer.meta-stepz", "5"),
             "train: unknown option, got --outer.meta-stepz; did you mean --outer.meta-steps?",

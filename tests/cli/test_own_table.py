@@ -180,6 +180,23 @@ def test_a_resumed_run_refuses_another_table(refused, table, tmp_path):
     assert "set of the data changed since the run" in refused("train", "--resume", folder)
 
 
+def test_another_table_is_prepared_as_that_of_training(command, run, table, tmp_path):
+    """Other sales are wrong for the run: they are not scaled to fit it, and a warning tells."""
+    pd.read_csv(table).assign(sales=lambda rows: rows.sales * 2).to_csv(tmp_path / "other.csv", index=False)
+    loss = lambda out: json.loads(out)["curve"]["loss"]["mean"][-1]
+    own = loss(command("evaluate", run, "--json")[1])
+    with pytest.warns(
+        UserWarning, match="shops: the data differ from those of training .the train and the val"
+    ):
+        other = command("evaluate", run, "--data-folder", tmp_path / "other.csv", "--json")[1]
+    assert loss(other) > 3 * own
+
+
+def test_a_network_without_normalisation_takes_no_mode(complaint, run, new_group):
+    told = complaint("adapt", run, new_group, "--normalization", "inductive")
+    assert "--normalization: the network has no batch normalisation, got inductive; leave it out." in told
+
+
 def test_analyze_says_why_it_refuses_a_table(complaint, run):
     assert "those of a table's groups are padded" in complaint("analyze", run)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from innerloop.config.data_settings import check_read, for_dataset
+from innerloop.config.data_settings import for_dataset
 from innerloop.config.presets.published import PAPER_LENGTH
 from innerloop.config.presets.recipes import RECIPES
 from innerloop.config.presets.registry import all_presets, preset
@@ -21,6 +21,7 @@ from innerloop.config.schema import (
     OuterConfig,
 )
 from innerloop.config.serialization import from_json, to_json
+from innerloop.config.unread_settings import check_effective
 from innerloop.errors import InnerloopError
 from innerloop.training import reinforcement, supervised
 from innerloop.training.storage import shipped
@@ -216,7 +217,8 @@ def test_configs_are_values():
             lambda: EvaluationConfig(validation_tasks=1),
             "evaluation.validation_tasks: must be 2 or more, got 1",
         ),
-        (lambda: Config(seed=2**63), "seed: must be a number of at most 64 bits, got 9223372036854775808"),
+        (lambda: Config(seed=2**32), "seed: must be 4 294 967 295 or less, got 4294967296"),
+        (lambda: Config(seed=-1), "seed: must be 0 or more, got -1"),
     ],
 )
 def test_settings_that_mean_nothing(make, message: str):
@@ -252,12 +254,10 @@ def test_offloading_without_checkpoints_is_refused():
 @pytest.mark.parametrize("section", ["inner", "evaluation"])
 def test_policies_take_no_minibatches(section: str):
     walks = preset("navigation-maml-trpo")
-    check_read(walks)
+    check_effective(walks)
     small = replace(walks, **{section: replace(getattr(walks, section), minibatch=5)})
-    with pytest.raises(
-        InnerloopError, match=f"{section}.minibatch: .* trajectories, got 5; leave it at None"
-    ):
-        check_read(small)
+    with pytest.raises(InnerloopError, match=f"{section}.minibatch: .* trajectories, got 5; leave it out"):
+        check_effective(small)
 
 
 def test_classes_are_counted_only_where_there_are_classes():
@@ -267,3 +267,13 @@ def test_classes_are_counted_only_where_there_are_classes():
     assert for_dataset(glyphs, "sinusoid").ways == 1
     assert for_dataset(glyphs, "cifar_fs").ways == 20
     assert for_dataset(waves, "navigation").ways == preset("navigation-maml-trpo").data.ways
+
+
+def test_settings_without_effect_may_be_those_of_the_preset():
+    """With another network too; a value of one's own is refused."""
+    for config in PRESETS.values():
+        check_effective(config)
+        check_effective(replace(config, model=replace(config.model, kind="mlp")))
+    config = preset("mini-imagenet-5way-1shot-maml")
+    with pytest.raises(InnerloopError, match=r"^model\.filters: the network `mlp` does not read it, got 7"):
+        check_effective(replace(config, model=replace(config.model, kind="mlp", filters=7)))

@@ -70,6 +70,7 @@ REFUSED = {
     "among: None, True, False.",
     "il.TaskList([task, (task, task)])": "TaskList: item 1 must be a task, got tuple; give a list of "
     "innerloop.Task(support, query).",
+    "il.train(None, '')": "path: must name a file or folder, got ''.",
     "il.train('sinusoid-maml', 'run')": "train: `config` must be a config, got 'sinusoid-maml'; pass "
     "innerloop.preset(NAME), for example.",
     "il.Learner(params, algorithm, normalization='x')": "Learner: `normalization` is unknown, got 'x'; choose among: "
@@ -155,6 +156,7 @@ REFUSED |= {
     "the parameters and close over the rest.",
     "il.unroll(algorithm.inner, loss, params, task.support)": "unroll: `inner` must be an InnerLoop, got BatchLoss; "
     "pass InnerLoop(optax.sgd(0.1), steps=5), for example.",
+    "il.load_params('', params)": "path: must name a file or folder, got ''.",
     "il.load_params(None, params)": "path: this is not a path, got None; give a string or a pathlib.Path.",
     "il.measure('sinusoid-maml')": "measure: needs a trained model, got str; pass innerloop.load_trained(source).",
     "il.preset(None)": "preset: unknown preset, got None; `innerloop list` lists the presets.",

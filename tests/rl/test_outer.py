@@ -89,7 +89,9 @@ def test_the_rule_at_test_is_that_of_training():
 @pytest.mark.parametrize("fields", [{"kind": "conv4"}, {"normalize": True}, {"scale": 0.1}])
 def test_settings_that_policies_do_not_have(fields: dict):
     config = tiny()
-    with pytest.raises(InnerloopError, match="a policy must be a plain MLP"):
+    with pytest.raises(
+        InnerloopError, match=f"model.{next(iter(fields))}: a policy must be a plain MLP, got"
+    ):
         build(replace(config, model=replace(config.model, **fields)))
 
 

@@ -398,7 +398,8 @@ def test_divergence_is_told_where_it_happened(tmp_path: Path):
         ({"validation": il.Sinusoid}, "`validation` must be a distribution of tasks"),
         ({"mode": "min", "validation": None}, "`mode` needs a validation"),
         ({"score": drifting, "validation": None}, "`score` needs a validation"),
-        ({"seed": 2**70}, r"`seed` must be 9223372036854775807 or less"),
+        ({"seed": 2**32}, r"`seed` must be 4294967295 or less"),
+        ({"seed": -1}, "`seed` must be 0 or more"),
         ({"meta_batch": 0}, "`meta_batch` must be 1 or more, got 0"),
         (
             {"score": lambda params, task: {"f1": jnp.ones(()), "accuracy": jnp.ones(())}},

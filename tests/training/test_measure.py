@@ -91,6 +91,14 @@ def test_measuring_with_and_without_rotations():
     assert upright["curve"] == plain["curve"] != turned["curve"]
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_would_be_those_of_others_are_refused(seed: int):
+    """`jax.random.key` takes them modulo 2**32."""
+    loaded = training_trained.Trained(EPISODES.init_params(), EPISODES, "here", {})
+    with pytest.raises(InnerloopError, match="measure: `seed`: must be"):
+        measure.measure(loaded, tasks=6, seed=seed)
+
+
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
 def test_the_set_of_classes_that_is_asked_for_is_measured(part: str):
     """The other sets may hold anything."""

@@ -10,8 +10,7 @@ from tyro.conf import arg
 
 from innerloop.cli.common import DataFolder, Source, Steps, console, parse, print_json, start_jax
 from innerloop.cli.tables import new_table
-from innerloop.cli.user_examples import InkOption, UserData
-from innerloop.config.schema import Normalization
+from innerloop.cli.user_examples import InkOption, NormalizationOption, UserData
 from innerloop.io.files import check_output_path, new_output, resolved
 from innerloop.io.text import counted, csv_text
 from innerloop.io.untrusted import JsonObject
@@ -36,7 +35,7 @@ class Adapt:
     ] = ()
     """New pictures to predict."""
     steps: Steps = None
-    normalization: Normalization = "inductive"
+    normalization: NormalizationOption = None
     """Batch that provides a new picture's normalisation statistics: the picture with the support set (inductive), the
     support set alone (support), or all new pictures together (transductive)."""
     ink: InkOption = None

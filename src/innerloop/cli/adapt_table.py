@@ -10,12 +10,11 @@ import numpy as np
 from innerloop.cli.user_fit import Start
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
-from innerloop.io.untrusted import JsonObject, read_text
+from innerloop.io.untrusted import JsonObject
 from innerloop.tasks.io import table_files
 from innerloop.tasks.tables.columns import column_of
 from innerloop.tasks.tables.preparation import Category, Preparation
-from innerloop.training.storage.run_directory import RunFile, RunFolder
-from innerloop.training.table import load_table
+from innerloop.training.table import load_table, preparation_of
 from innerloop.training.trained import with_data
 
 
@@ -94,12 +93,8 @@ def of_file(path: Path) -> Iterator[None]:
 
 def _preparation(start: Start) -> Preparation:
     """How the run prepared its rows: read from its folder, or recomputed from its table."""
-    folder = Path(start.source)
-    if folder.is_dir() and not start.data_folder:
-        path = RunFolder(folder).path_of(RunFile.TABLE)
-        if path.is_file():
-            return Preparation.from_json(read_text(path, follow=False), str(path))
-    return load_table(with_data(start.config, start.data_folder)).preparation
+    own = preparation_of(start.source)
+    return own or load_table(with_data(start.config, start.data_folder)).preparation
 
 
 def _asked(

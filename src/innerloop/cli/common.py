@@ -74,6 +74,7 @@ def parse(cls: type[Arguments], argv: Sequence[str], default: object = None, nam
     if getattr(arguments, "runs", None) == ():
         raise InnerloopError(prog.split()[-1], "needs a run", hint="give a run's folder")
     _check_values(arguments, argv)
+    _check_paths(arguments, argv, prog.split()[-1])
     return arguments
 
 
@@ -84,11 +85,29 @@ def _check_values(arguments: object, argv: Sequence[str]) -> None:
     if repeated := first_repeated(re.sub(r"^(--|.*\.)no-", r"\1", name) for name in given):
         raise InnerloopError(repeated, "is given more than once", hint="give it once")
     for word, following in zip(argv, [*argv[1:], "--"], strict=False):
-        value = arguments
-        for name in word.removeprefix("--").replace("-", "_").split("."):
-            value = getattr(value, name, None)
-        if word.startswith("--") and following.startswith("--") and value == ():
+        if word.startswith("--") and following.startswith("--") and _value_of(arguments, word) == ():
             raise InnerloopError(word, "needs a value", hint="give one or more, or leave it out")
+
+
+def _check_paths(arguments: object, argv: Sequence[str], command: str) -> None:
+    """Raise InnerloopError for an empty path, which would mean the current folder."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for before, word in zip(("", *words), words, strict=False):
+        if word == "" and before.startswith("--"):
+            value = _value_of(arguments, before)
+            first = next(iter(value), None) if isinstance(value, tuple) else value
+            if isinstance(first, Path) or before in ("--against", "--data-folder", "--data_folder"):
+                raise InnerloopError(before, "must name a file or folder", got="''")
+        elif word == "" and not hasattr(arguments, "preset"):
+            raise InnerloopError(command, "must name a file or folder", got="''")
+
+
+def _value_of(arguments: object, option: str) -> object:
+    """The value of an option; None for anything else."""
+    value = arguments
+    for name in option.removeprefix("--").replace("-", "_").split("."):
+        value = getattr(value, name, None)
+    return value
 
 
 def _option(cls: type, field: str) -> str:

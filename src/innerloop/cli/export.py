@@ -8,8 +8,8 @@ from typing import Annotated
 from tyro.conf import arg
 
 from innerloop.cli.common import DataFolder, Source, Steps, console, parse, print_json, start_jax
-from innerloop.cli.user_examples import InkOption, UserData
-from innerloop.config.schema import ExportFormat, Normalization
+from innerloop.cli.user_examples import InkOption, NormalizationOption, UserData
+from innerloop.config.schema import ExportFormat
 from innerloop.io.files import check_output_path
 from innerloop.io.text import counted
 from innerloop.io.untrusted import JsonObject
@@ -36,7 +36,7 @@ class Export:
     ] = None
     """The file's format."""
     steps: Steps = None
-    normalization: Normalization = "inductive"
+    normalization: NormalizationOption = None
     """Batch that provides a new picture's normalisation statistics: the picture with the support set (inductive), the
     support set alone (support), or the batch that the network is called on (transductive)."""
     ink: InkOption = None

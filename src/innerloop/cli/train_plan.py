@@ -7,6 +7,7 @@ from innerloop.cli.train_arguments import Train, arguments_of, with_settings
 from innerloop.config.data_settings import check_places, check_read
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
+from innerloop.config.unread_settings import check_effective
 from innerloop.errors import InnerloopError
 from innerloop.io.files import check_output_folder
 from innerloop.training.storage.run_directory import RunFile, RunFolder
@@ -20,7 +21,7 @@ def plan(arguments: Train, argv: Sequence[str]) -> tuple[Path, Config]:
         hint = "name one (`innerloop list`), or --resume FOLDER"
         raise InnerloopError("train", "needs a preset", hint=hint)
     config = with_settings(preset(arguments.preset), arguments)
-    _check_inputs(config)
+    _check_inputs(config, argv)
     folder = arguments.folder or Path("runs") / config.name
     check_output_folder(folder)
     if arguments.seeds is None:
@@ -30,7 +31,7 @@ def plan(arguments: Train, argv: Sequence[str]) -> tuple[Path, Config]:
     return folder, config
 
 
-def _check_inputs(config: Config) -> None:
+def _check_inputs(config: Config, argv: Sequence[str]) -> None:
     """Raise InnerloopError for settings that do not go together, and for data or a start that are not there.
 
     Of the data only a table's header is read.
@@ -39,7 +40,9 @@ def _check_inputs(config: Config) -> None:
 
     check_settings(config)
     data = config.data
-    check_read(config)
+    check_read(data)
+    options = (word.partition("=")[0] for word in argv if word.startswith("--"))
+    check_effective(config, {name[2:].replace("-", "_").replace(".no_", ".") for name in options})
     check_places(data)
     if data.spec.needs_file:
         from innerloop.tasks.datasets.table import check_columns

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from tyro.conf import arg
 
+from innerloop.config.schema import Normalization
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import TEXT, read_bytes
 from innerloop.tasks.io.class_folders import ENDINGS, check_memory, list_classes
@@ -19,6 +20,10 @@ LINES = 1_000_000
 """The maximum number of lines in a CSV file."""
 
 Ink = Literal["dark", "light"]
+NormalizationOption = Annotated[
+    Normalization | None,
+    arg(metavar="{transductive,inductive,support}", help_behavior_hint="(default: inductive)"),
+]
 InkOption = Annotated[
     Ink | None, arg(metavar="{dark,light}", help_behavior_hint="(default: derived from the pictures)")
 ]

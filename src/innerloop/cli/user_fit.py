@@ -35,20 +35,26 @@ class Start(NamedTuple):
     data_folder: str
 
 
-def start_from(source: str, data_folder: str, steps: int | None, normalization: Normalization) -> Start:
+def start_from(
+    source: str, data_folder: str, steps: int | None, normalization: Normalization | None
+) -> Start:
     """The learner of a source.
 
     Args:
         source: a trained initialisation.
         data_folder: where the training data are (empty: as in training).
         steps: inner steps (None: as the run is evaluated).
-        normalization: which batch normalises a new example.
+        normalization: which batch normalises a new example (None: the example with the support set).
 
     Raises:
-        InnerloopError: if there is no such source, it is an RL policy, or its data have no folder to replace.
+        InnerloopError: if there is no such source, it is an RL policy, its data have no folder to replace, or its
+            network has no normalisation.
     """
-    learner = Learner.from_pretrained(source, steps=steps, normalization=normalization)
+    learner = Learner.from_pretrained(source, steps=steps, normalization=normalization or "inductive")
     config = load_weights(source).config
+    if normalization is not None and not config.model.normalizes:
+        wrong = "the network has no batch normalisation"
+        raise InnerloopError("--normalization", wrong, got=normalization, hint="leave it out")
     with_data(config, data_folder)  # raises if the data set has none
     return Start(learner, config, source, data_folder)
 

@@ -4,7 +4,7 @@ import os
 from dataclasses import fields, replace
 from typing import Literal
 
-from innerloop.config.schema import Config, DataConfig
+from innerloop.config.schema import DataConfig
 from innerloop.config.specs import DATASETS
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.files import expanded
@@ -21,25 +21,22 @@ def _foreign(data: DataConfig) -> dict[str, object]:
     return {name: value for name, value in given.items() if value not in plain(name)}
 
 
-def check_read(config: Config) -> None:
+def check_read(data: DataConfig) -> None:
     """Raise InnerloopError for a setting that is given although the data set does not read it, or an unknown split."""
-    data = config.data
-    for name, size in (("inner", config.inner.minibatch), ("evaluation", config.evaluation.minibatch)):
-        if config.reinforcement and size is not None:
-            wrong = "an inner step of a policy reads all of its trajectories"
-            raise InnerloopError(f"{name}.minibatch", wrong, got=size, hint="leave it at None")
     if data.split and data.spec.splits:
         check_choice("data.split", "split", data.split, data.spec.splits)
-    for name, value in _foreign(data).items():
-        readers = [spec.name for spec in DATASETS.values() if name in spec.settings]
-        hint = "leave it out" + (
-            f", or give `data.dataset` {' or '.join(readers)}" if len(readers) < 3 else ""
-        )
-        if name == "split" and data.spec.divided:
-            hint = f"leave it out, or {SORT}"
-        raise InnerloopError(
-            f"data.{name}", f"the data set `{data.dataset}` does not read it", got=repr(value), hint=hint
-        )
+    for name in _foreign(data):
+        raise unread_error(data, name)
+
+
+def unread_error(data: DataConfig, name: str) -> InnerloopError:
+    """The error about a setting of the data that the data set does not read."""
+    readers = [spec.name for spec in DATASETS.values() if name in spec.settings]
+    hint = "leave it out" + (f", or give `data.dataset` {' or '.join(readers)}" if len(readers) < 3 else "")
+    if name == "split" and data.spec.divided:
+        hint = f"leave it out, or {SORT}"
+    wrong = f"the data set `{data.dataset}` does not read it"
+    return InnerloopError(f"data.{name}", wrong, got=repr(getattr(data, name)), hint=hint)
 
 
 def check_places(data: DataConfig, hint: str = "") -> None:

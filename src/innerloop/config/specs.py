@@ -96,6 +96,12 @@ SETTINGS = {name for spec in ALGORITHMS.values() for name in spec.settings}
 
 EXAMPLES = ("shots", "train_shots", "queries")
 
+NETWORKS: dict[str, tuple[str, ...]] = {
+    "conv4": ("filters", "downsample", "features"),
+    "mlp": ("hidden", "activation", "normalize", "context", "scale"),
+}
+"""The settings of `model` that only one kind of network reads."""
+
 KINDS: dict[str, tuple[str, ...]] = {
     "regression": EXAMPLES,
     "images": ("ways", *EXAMPLES, "rotations", "flip", "crop", "rotate"),
@@ -114,7 +120,7 @@ class DatasetSpec:
         kind: regression, image classification, or reinforcement learning.
         image_shape: height, width and channels of every image (None: those of the files).
         module: the module of `innerloop.tasks.datasets` that reads it.
-        read: `read(module, data)` returns the splits for a `DataConfig`.
+        read: `read(module, data)` returns the splits for a `DataConfig`; for a table, `preparation` is that of a run.
         reads: the settings of `data` that it reads in addition to those of its kind.
         splits: the names of its published splits, if there are several.
         needs_folder: whether it is read from a folder given by the user.
@@ -130,7 +136,7 @@ class DatasetSpec:
     kind: Literal["regression", "images", "reinforcement"] = "images"
     image_shape: tuple[int, int, int] | None = None
     module: str = ""
-    read: Callable[[Any, Any], Any] = lambda module, data: module.load()
+    read: Callable[..., Any] = lambda module, data: module.load()
     reads: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     needs_folder: bool = False
@@ -150,9 +156,12 @@ class DatasetSpec:
         """All settings of `data` that it reads."""
         return KINDS[self.kind] + self.reads
 
-    def load(self, data: object) -> Any:
-        """Load the classes (for a table, the groups) of training, validation and test for a `DataConfig`."""
-        return self.read(import_module(f"innerloop.tasks.datasets.{self.module}"), data)
+    def load(self, data: object, **known: object) -> Any:
+        """Load the classes (for a table, the groups) of training, validation and test for a `DataConfig`.
+
+        `known` are further arguments of `read`.
+        """
+        return self.read(import_module(f"innerloop.tasks.datasets.{self.module}"), data, **known)
 
 
 def _cifar(name: str, title: str) -> DatasetSpec:
@@ -210,8 +219,8 @@ DATASETS = {
             "Table",
             "regression",
             module="table",
-            read=lambda module, data: module.load(
-                data.file, missing=data.missing, **data.columns | {"task": data.task}
+            read=lambda module, data, preparation=None: module.load(
+                data.file, missing=data.missing, preparation=preparation, **data.columns | {"task": data.task}
             ),
             reads=("file", "task", "x", "y", "categories", "missing"),
             needs_file=True,

@@ -22,7 +22,9 @@ OVERWRITE = "give another name, or `overwrite` to replace it"
 
 
 def as_path(path: object) -> Path:
-    """A path as a Path. Raises InnerloopError for anything that is not one."""
+    """A path as a Path. Raises InnerloopError for anything that is not one, and for an empty one."""
+    if path == "":  # to pathlib, the current folder
+        raise InnerloopError("path", "must name a file or folder", got="''")
     try:
         return Path(path)  # pyright: ignore[reportArgumentType]
     except TypeError:

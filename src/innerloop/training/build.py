@@ -1,6 +1,7 @@
 """Builds the experiment that a config describes."""
 
 import re
+from pathlib import Path
 
 from innerloop.config.data_settings import check_places
 from innerloop.config.schema import Config, InnerConfig
@@ -62,8 +63,8 @@ def check_algorithm(config: Config) -> None:
         raise InnerloopError("inner.optimizer", wrong, got=got, hint=hint)
 
 
-def build(config: Config) -> Experiment:
-    """Load the data and check that the parts fit together."""
+def build(config: Config, run: str | Path | None = None) -> Experiment:
+    """Load the data and check that the parts fit together; `run` is the folder of the run, if it has begun."""
     check_settings(config)
     if config.reinforcement:
         # Takes half a second to import, so only if needed.
@@ -71,7 +72,7 @@ def build(config: Config) -> Experiment:
 
         return RLExperiment(config)
     if config.data.spec.needs_file:
-        return TableExperiment(config, table=load_table(config))
+        return TableExperiment(config, table=load_table(config, run))
     return SupervisedExperiment(config, load_splits(config))
 
 

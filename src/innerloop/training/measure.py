@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from innerloop.config.bounds import SEED, check_number
 from innerloop.config.schema import Config, Normalization
 from innerloop.engine.curve import Curve, join
 from innerloop.engine.evaluate import number_of_tasks
@@ -42,6 +43,7 @@ def measure(
     if learning_rate is not None and trained.config.spec.learns_rates:
         wrong, hint = f"the step sizes of {trained.config.spec.title} are learned", "leave it out"
         raise InnerloopError("measure: `learning_rate`", wrong, got=learning_rate, hint=hint)
+    check_number("measure: `seed`", seed, SEED, integer=True)
     changes = {"tasks": tasks, "steps": steps, "queries": queries, "normalization": normalization}
     changes["rotations"] = rotations
     config = replace(

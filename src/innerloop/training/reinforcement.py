@@ -160,10 +160,10 @@ def reinforcement(experiment: Experiment) -> RLExperiment:
 
 def check_policy(config: Config) -> None:
     """Raise InnerloopError for settings that policies do not support."""
-    model = config.model
-    if model.kind != "mlp" or model.normalize or model.context or model.scale is not None:
-        hint = "leave `model.kind`, `model.normalize`, `model.context` and `model.scale` as they are"
-        raise InnerloopError("model.kind", "a policy must be a plain MLP", got=model.kind, hint=hint)
+    for name, plain in {"kind": "mlp", "normalize": False, "context": 0, "scale": None}.items():
+        if (value := getattr(config.model, name)) != plain:
+            wrong = "a policy must be a plain MLP"
+            raise InnerloopError(f"model.{name}", wrong, got=value, hint=f"set it to {plain}")
     if (shards := config.outer.model_shards) > 1:
         raise InnerloopError("outer.model_shards", "policies cannot be sharded", got=shards)
     spec, rl = config.spec, config.rl

@@ -1,15 +1,19 @@
 """A run on the user's own table: as `innerloop.training.supervised`, with groups of rows as tasks."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from innerloop.config.data_settings import check_places
 from innerloop.config.schema import Config
 from innerloop.engine.types import TaskDistribution
 from innerloop.errors import InnerloopError
+from innerloop.io.untrusted import read_text
 from innerloop.tasks import fingerprint
 from innerloop.tasks.tables.group_tasks import GroupTasks
+from innerloop.tasks.tables.preparation import Preparation
 from innerloop.tasks.tables.table import Table
 from innerloop.training.experiment import Experiment
+from innerloop.training.storage.run_directory import RunFile, RunFolder
 from innerloop.training.supervised import SupervisedExperiment
 
 
@@ -49,10 +53,22 @@ def table_of(experiment: Experiment) -> Table:
     return experiment.table
 
 
-def load_table(config: Config) -> Table:
-    """Read the configured table. Raises InnerloopError for settings that are missing or not supported with tables."""
+def load_table(config: Config, run: str | Path | None = None) -> Table:
+    """Read the configured table, and prepare its rows as those of the run in the folder `run`, if there is one.
+
+    Raises:
+        InnerloopError: if a setting is missing or not supported with tables.
+    """
     check_places(config.data)
     if config.model.normalizes and config.model.kind == "mlp":
         wrong = "batch normalisation would include the padding of smaller groups"
         raise InnerloopError("model.normalize", wrong, hint="leave it out")
-    return config.data.spec.load(config.data)
+    return config.data.spec.load(config.data, preparation=run and preparation_of(run))
+
+
+def preparation_of(run: str | Path) -> Preparation | None:
+    """How a run prepared its rows; None unless this is the folder of a run on a table."""
+    path = RunFolder(run).path_of(RunFile.TABLE) if Path(run).is_dir() else None
+    if path is None or not path.is_file():
+        return None
+    return Preparation.from_json(read_text(path, follow=False), str(path))

@@ -13,6 +13,7 @@ import jax
 from innerloop.config.data_settings import check_read
 from innerloop.config.schema import Config
 from innerloop.config.serialization import from_json, to_json
+from innerloop.config.unread_settings import check_effective
 from innerloop.engine.meta_state import MetaState
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
@@ -78,13 +79,14 @@ def train(
         if resume and writes:
             check_kept(config, run.checkpoints)
         elif writes:
-            check_read(config)
+            check_read(config.data)
+            check_effective(config)
         if writes:
             Schedule.from_config(config).check_lines("outer.log_every")
         check_available(config.precision)
         chosen.enter_context(products(config.precision))
         check_chunk(config)
-        experiment = build(config)
+        experiment = build(config, run.path if resume else None)
         if isinstance(experiment, SupervisedExperiment):
             experiment.check_classes()
             fit = memory_plan(experiment, min(multi_process.all_gather_int(available_memory())))

@@ -41,21 +41,23 @@ class Trained:
 def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     """Load a run's folder, a `.safetensors` file, or a preset whose weights ship with the package.
 
-    `data_folder` replaces the config's image folder or table.
+    `data_folder` replaces the config's image folder or table. A warning tells if they are not the data of the training.
 
     Raises:
         InnerloopError: if there is no such source, or its data set is not read from a folder or file.
     """
     path, arrays, config, facts = load_weights(source)
     model_size.check_stored(config, arrays, str(path))
-    config = with_data(config, data_folder)
+    config, spec = with_data(config, data_folder), config.data.spec
     check_places(config.data, "give its new place as `data_folder`")
-    experiment = build(config)
+    folder = Path(source) if Path(source).is_dir() else None
+    experiment = build(config, folder)
+    if folder is not None and (spec.needs_file or spec.needs_folder):
+        RunFolder(folder).warn_of_other_data(experiment.data_hashes())
     like = model_size.shapes_of(experiment.init_params, str(path))
     # A model too large for one device is sharded where it is used.
     with on_host() if config.outer.model_shards > 1 else nullcontext():
         params = experiment.for_tasks(weights.into(like, arrays, str(path)))
-        folder = Path(source) if Path(source).is_dir() else None
         return Trained(params, experiment, str(source), facts, folder)
 
 

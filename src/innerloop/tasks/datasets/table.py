@@ -7,11 +7,14 @@ from typing import Literal
 from innerloop.errors import InnerloopError
 from innerloop.io.files import AnyPath, expanded
 from innerloop.tasks.io import table_files
-from innerloop.tasks.tables.table import Table, from_frame
+from innerloop.tasks.tables.preparation import Category, Preparation
+from innerloop.tasks.tables.table import Table, build_table
 
 WHO = "data.y"
 ARGUMENT = re.compile("`(task|x|y|categories|missing)`")
 """An argument of `tables.from_frame` in its messages; the setting of the same name gives it."""
+SPLIT, SEED = (0.64, 0.16, 0.2), 0
+"""How groups are divided: as `tables.from_frame` does."""
 
 
 def check_columns(file: AnyPath, columns: Mapping[str, Sequence[str]]) -> None:
@@ -29,6 +32,7 @@ def load(
     x: Sequence[str] = (),
     categories: Sequence[str] = (),
     missing: Literal["drop", "refuse"] = "drop",
+    preparation: Preparation | None = None,
 ) -> Table:
     """Read a table and split it by group.
 
@@ -39,11 +43,15 @@ def load(
         x: the input columns (empty: all others).
         categories: columns whose numbers stand for categories.
         missing: whether to leave out rows with a missing value, or to raise an error.
+        preparation: how a run on such a table prepared its rows, with its columns (None: learned from this table).
 
     Raises:
         InnerloopError: if the file cannot be read or is not a table, or y is not numeric; and as for
             `tables.from_frame`.
     """
+    if preparation is not None:
+        x, y = ([column.name for column in columns] for columns in (preparation.x, preparation.y))
+        categories = [column.name for column in preparation.x if isinstance(column, Category)]
     check_columns(file, {"task": [task], "x": x, "y": y, "categories": categories})
     path = expanded(file, "data.file")
     wanted = {task, *x, *y} if x else None
@@ -53,6 +61,8 @@ def load(
             hint = "choose a numeric column; to predict classes, use tables.from_frame from Python"
             raise InnerloopError(WHO, f"column {name!r} must hold numbers", got="text", hint=hint)
     try:
-        return from_frame(frame, task=task, x=x or None, y=y, categories=categories, missing=missing)
+        return build_table(
+            frame, task, y, x or None, categories, missing, SPLIT, SEED, str(path), preparation
+        )
     except InnerloopError as error:
         raise InnerloopError(str(path), ARGUMENT.sub(r"`data.\1`", error.problem)) from None

@@ -121,7 +121,7 @@ def from_frame(
             is `refuse`, there are too few groups, or an argument is out of range.
     """
     draws = {"shots": shots, "queries": queries}
-    return build_table(frame, task, y, x, categories, missing, split, seed, WHO, **draws)
+    return build_table(frame, task, y, x, categories, missing, split, seed, WHO, None, **draws)
 
 
 def build_table(
@@ -134,9 +134,13 @@ def build_table(
     split: Split,
     seed: int,
     who: str,
+    preparation: Preparation | None,
     **draws: int | None,
 ) -> Table:
-    """As `from_frame`; `draws` are the settings of `GroupTasks`, `who` is named in messages."""
+    """As `from_frame`; `draws` are the settings of `GroupTasks`, `who` is named in messages.
+
+    With a `preparation` of the same columns, nothing is learned from the training groups.
+    """
     check_choice(who, "missing", missing, ("drop", "refuse"))
     xs, ys = _names(frame, task, x, y, who)
     columns = _columns(frame, task, [*xs, *ys], set(check_names(who, "categories", categories)), who)
@@ -151,7 +155,7 @@ def build_table(
     chosen = {part: np.concatenate([groups[name] for name in parts[part]]) for part in PARTS}
     trained = lambda name: _rows(complete[name], chosen["train"])
     learn = lambda names: tuple((Number if c.numeric else Category).of(c) for c in map(trained, names))
-    preparation = Preparation(task, learn(xs), learn(ys))
+    preparation = preparation or Preparation(task, learn(xs), learn(ys))
     _check_y(preparation, who)
     frames = {part: {name: complete[name].values[chosen[part]] for name in (*xs, *ys)} for part in PARTS}
     train, validation, test = (

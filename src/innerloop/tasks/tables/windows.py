@@ -62,7 +62,7 @@ def windows(
     cut = Windows(task, time, (y, *check_names(WHO, "x", x)), length, horizon)
     made = cut(frame)
     draws = {"shots": shots, "queries": queries, "gap": horizon - 1}
-    found = build_table(made, task, cut.target, None, (), missing, split, seed, WHO, **draws)
+    found = build_table(made, task, cut.target, None, (), missing, split, seed, WHO, None, **draws)
     return replace(found, rows_of=cut, inputs_of=replace(cut, horizon=0))
 
 
