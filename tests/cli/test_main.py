@@ -1,12 +1,13 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
 
 from innerloop import cli
 from innerloop.errors import InnerloopError
-from innerloop.io.text import counted, with_interval
+from innerloop.io.text import counted, shell_command, with_interval
 from innerloop.parallel.cpu_devices import cores
 
 
@@ -199,3 +200,8 @@ def test_numbers_with_their_intervals(mean, ci95, name, words):
 def test_counting():
     assert (counted(1, "step"), counted(12345, "step")) == ("1 step", "12 345 steps")
     assert counted(2, "query", "queries") == "2 queries"
+
+
+def test_suggested_commands_can_be_copied_into_a_shell():
+    assert shell_command("evaluate", Path("runs/a")) == "innerloop evaluate runs/a"
+    assert shell_command("compare", Path("my runs"), "it's") == """innerloop compare 'my runs' 'it'"'"'s'"""

@@ -117,7 +117,7 @@ def test_a_small_test_class_is_told_before_training(refused, place, tmp_path):
     test = image_folder.load(tmp_path / "pictures").test.names[0]
     (tmp_path / "pictures" / test / "9.png").unlink()
     words = [tmp_path / "pictures" if word == "pictures" else word for word in SHORT]
-    said = refused("train", *words, "--folder", tmp_path / "run", "--evaluation.queries", 1)
+    said = refused("train", *words, "--folder", tmp_path / "run")
     assert f"test classes: 1 shot and 1 query need 2 examples of every class, got 1 of '{test}'" in said
     hint = "lower --data.shots or --evaluation.queries, or leave out small classes with --data.min-examples 2"
     assert hint in said
