@@ -62,7 +62,7 @@ def tuned(trained: Trained, count: int, modes: Sequence[str] = MODES) -> list[di
     """Measure a fine-tuned baseline with the step size and number of steps that are best on validation classes."""
     tried = []
     for rate in RATES:
-        found = measure(trained, tasks=400, learning_rate=rate, part="validation", steps=20)
+        found = measure(trained, tasks=400, learning_rate=rate, split="validation", steps=20)
         mean = found.curves["accuracy"].mean
         best = max(range(1, len(mean)), key=mean.__getitem__)
         tried.append((mean[best], rate, found.steps[best]))

@@ -34,7 +34,7 @@ def rate_for(trained: Trained) -> float | None:
     if trained.config.algorithm != "joint" or not trained.config.outer.meta_steps:
         return None
     tried = {
-        rate: measure(trained, tasks=40, steps=1, learning_rate=rate, part="validation").curve.mean[1]
+        rate: measure(trained, tasks=40, steps=1, learning_rate=rate, split="validation").curve.mean[1]
         for rate in RATES
     }
     return max(RATES, key=lambda rate: np.nan_to_num(tried[rate], nan=-np.inf))

@@ -44,7 +44,7 @@ def test_the_queries_of_a_close_up_are_all_that_its_own_classes_have():
     """Of validation classes with four pictures, two are shots, however many the test classes have."""
     validation = ClassArrays.from_lists([np.zeros((4, 4, 4, 1), np.uint8)] * 3, list("abc"))
     few = replace(EPISODES, splits=SPLITS._replace(validation=validation))
-    model = AnalyzedModel.from_trained(Trained(EPISODES.init_params(), few, "here", {}), part="validation")
+    model = AnalyzedModel.from_trained(Trained(EPISODES.init_params(), few, "here", {}), split="validation")
     assert model.activation_tasks is not None
     assert model.activation_tasks.sample(KEY).query.targets.shape == (3 * 2,)
 

@@ -51,7 +51,7 @@ def test_measuring_classification():
     assert record["curve"]["accuracy"]["mean"] == pytest.approx(curve.mean("accuracy").tolist())
     assert record["accuracy"] == record["curve"]["accuracy"]["mean"][-1]
     assert record["ci95"] == pytest.approx(curve.ci95("accuracy")[-1])
-    other = measure.measure(loaded, tasks=6, normalization="support", part="validation", steps=1).to_json()
+    other = measure.measure(loaded, tasks=6, normalization="support", split="validation", steps=1).to_json()
     assert (other["normalization"], other["classes"], other["inner_steps"]) == ("support", "validation", 1)
     assert other["curve"]["loss"]["mean"][0] != record["curve"]["loss"]["mean"][0]
 
@@ -107,13 +107,13 @@ def test_the_set_of_classes_that_is_asked_for_is_measured(part: str):
     mixed = replace(EPISODES, splits=SPLITS._replace(**others))
     params = EPISODES.init_params()
     found, same = (
-        measure.measure(training_trained.Trained(params, e, "here", {}), tasks=6, part=part)
+        measure.measure(training_trained.Trained(params, e, "here", {}), tasks=6, split=part)
         for e in (mixed, EPISODES)
     )
     assert found.curves == same.curves
     assert found.classes == part
     changed = replace(EPISODES, splits=SPLITS._replace(**{part: classes(own.classes + 7)}))
-    other = measure.measure(training_trained.Trained(params, changed, "here", {}), tasks=6, part=part)
+    other = measure.measure(training_trained.Trained(params, changed, "here", {}), tasks=6, split=part)
     assert other.curves != found.curves
 
 
@@ -129,7 +129,7 @@ def test_measuring_regression(finished: Path):
 def test_validation_tasks_without_classes_are_others_than_test_tasks(finished: Path):
     """Else steps chosen on them would be chosen on the test tasks."""
     loaded = training_trained.load_trained(finished / "weights.safetensors")
-    losses = [measure.measure(loaded, tasks=6, part=part).value for part in ("test", "validation", "train")]
+    losses = [measure.measure(loaded, tasks=6, split=part).value for part in ("test", "validation", "train")]
     assert len(set(losses)) == 3
     assert losses[0] == measure.measure(loaded, tasks=6).value
 
@@ -162,7 +162,7 @@ def test_a_run_validates_on_validation_tasks(finished: Path):
     loaded = training_trained.load_trained(finished / "weights.safetensors")
     logged = RunFolder(finished).metrics()[-1]["validation_loss"]
     tasks = loaded.config.evaluation.validation_tasks
-    assert measure.measure(loaded, tasks=tasks, part="validation").value == pytest.approx(logged, rel=1e-5)
+    assert measure.measure(loaded, tasks=tasks, split="validation").value == pytest.approx(logged, rel=1e-5)
     tested = [measure.measure(loaded, tasks=tasks, seed=seed).value for seed in (0, 1)]
     assert min(abs(value - logged) for value in tested) > 1e-3 * logged
 

@@ -61,7 +61,7 @@ class AnalyzedModel:
 
     @classmethod
     def from_trained(
-        cls, trained: Trained, *, shots: int | None = None, steps: int | None = None, part: str = "test"
+        cls, trained: Trained, *, shots: int | None = None, steps: int | None = None, split: str = "test"
     ) -> "AnalyzedModel":
         """Analyse a trained run with the evaluation settings of its config.
 
@@ -69,7 +69,7 @@ class AnalyzedModel:
             trained: the run.
             shots: support examples per class (None: as in the config).
             steps: inner steps (None: as in the config).
-            part: `test`, `validation` or `train` classes.
+            split: `test`, `validation` or `train` classes.
         """
         evaluation = changed(trained.config.evaluation, {"steps": steps})
         data = changed(trained.config.data, {"shots": shots})
@@ -77,14 +77,14 @@ class AnalyzedModel:
         e = supervised(trained.experiment).with_config(config)
         queries = None
         if e.splits:  # as many, or all that the smallest class has left after its shots
-            queries = max(1, min(MANY_QUERIES, int(e.classes_of(part).counts.min()) - config.data.shots))
+            queries = max(1, min(MANY_QUERIES, int(e.classes_of(split).counts.min()) - config.data.shots))
         return cls(
             params=trained.params,
             layers=named_layers(e.algorithm.initialisation(trained.params)),
             algorithm=e.test_algorithm,
             score=e.score(),
-            tasks=e.held_out_tasks(part),
-            activation_tasks=e.held_out_tasks(part, queries),
+            tasks=e.held_out_tasks(split),
+            activation_tasks=e.held_out_tasks(split, queries),
             initial=e.for_tasks(e.init_params()),
             normalization=config.evaluation.normalization,
             chunk=e.chunk or 20,

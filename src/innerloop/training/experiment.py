@@ -31,14 +31,14 @@ class Keys(NamedTuple):
     tasks: PRNGKeyArray
 
 
-def held_out_key(seed: int, part: str) -> PRNGKeyArray:
+def held_out_key(seed: int, split: str) -> PRNGKeyArray:
     """The key of the tasks of one set: `test`, `validation` or `train`.
 
     Sets without classes (sinusoids, environments) differ only by their keys, so the name of the set is folded in. The
     test set uses the key of the seed itself, so that earlier measurements stay valid.
     """
     key = jax.random.key(seed)
-    return key if part == "test" else jax.random.fold_in(key, zlib.crc32(part.encode()))
+    return key if split == "test" else jax.random.fold_in(key, zlib.crc32(split.encode()))
 
 
 class Trainable(ABC):
@@ -66,7 +66,7 @@ class Trainable(ABC):
         return params
 
     @abstractmethod
-    def held_out_tasks(self, part: str = "test") -> Any:
+    def held_out_tasks(self, split: str = "test") -> Any:
         """The distribution of validation or test tasks."""
 
     @abstractmethod

@@ -29,13 +29,30 @@ def measure(
     rotations: bool | None = None,
     learning_rate: float | None = None,
     seed: int = 0,
-    part: str = "test",
+    split: str = "test",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Measurement:
-    """Measure the adaptation curve on held-out tasks (None: as in the config).
+    """Measure the adaptation curve on held-out tasks.
 
-    `on_progress(done, total)` is called with the number of tasks done so far. Raises InnerloopError if a
-    `learning_rate` is given but the step sizes are learned.
+    Args:
+        trained: from `load_trained`.
+        tasks: the number of tasks, at least 2 (None, here and below: as in the config of the training).
+        steps: the number of inner steps.
+        shots: the examples per class, or per task, of the support set.
+        queries: those of the query set.
+        normalization: whose statistics normalise a query: `transductive`, `inductive` or `support`.
+        rotations: whether every class turned by 90, 180 and 270 degrees is a class of its own.
+        learning_rate: the inner step size.
+        seed: of the tasks, 0 to 2**32 - 1.
+        split: `test`, `validation` or `train`: from which classes, or groups of a table, the tasks are.
+        on_progress: called with the number of tasks done so far, and their total.
+
+    Returns:
+        The scores after each recorded number of inner steps, with 95 % intervals, and the conditions.
+
+    Raises:
+        InnerloopError: if an argument is out of bounds, the classes have too few examples, or `learning_rate` is given
+            although the step sizes are learned.
     """
     if not isinstance(trained, Trained):
         got, hint = type(trained).__name__, "pass innerloop.load_trained(source)"
@@ -53,14 +70,14 @@ def measure(
         inner=changed(trained.config.inner, {"learning_rate": learning_rate}),
     )
     e, begun, curves = trained.experiment.with_config(config), time.monotonic(), list[Curve]()
-    held_out = e.held_out_tasks(part)
+    held_out = e.held_out_tasks(split)
     total = number_of_tasks(held_out, config.evaluation.tasks)
     with products(config.precision):
-        for curve in e.evaluator(held_out, tasks=total)(trained.params, held_out_key(seed, part)):
+        for curve in e.evaluator(held_out, tasks=total)(trained.params, held_out_key(seed, split)):
             curves.append(curve)
             on_progress(sum(c.tasks for c in curves), total)
     make = returns_of if config.reinforcement else scores_of
-    found = make(trained, config, join(curves), seed, part)
+    found = make(trained, config, join(curves), seed, split)
     sizes = held_out.largest() if isinstance(held_out, GroupTasks) else {}
     return replace(found, **sizes, seconds=round(time.monotonic() - begun, 2))
 
@@ -70,7 +87,7 @@ def changed(settings: Any, changes: dict[str, object]) -> Any:
     return replace(settings, **{name: value for name, value in changes.items() if value is not None})
 
 
-def common(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> JsonObject:
+def common(trained: Trained, config: Config, curve: Curve, seed: int, split: str) -> JsonObject:
     """The fields common to all measurements, except `score` and `task_scores`."""
     return {
         "steps": list(curve.steps),
@@ -81,7 +98,7 @@ def common(trained: Trained, config: Config, curve: Curve, seed: int, part: str)
         "inner_learning_rate": config.inner.learning_rate,
         "seed": seed,
         "precision": available(config.precision),
-        "classes": part,
+        "classes": split,
         "source": trained.source,
         "preset": config.name,
         "algorithm": config.algorithm,
@@ -90,11 +107,11 @@ def common(trained: Trained, config: Config, curve: Curve, seed: int, part: str)
     }
 
 
-def scores_of(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> ScoreMeasurement:
+def scores_of(trained: Trained, config: Config, curve: Curve, seed: int, split: str) -> ScoreMeasurement:
     """The measurement of accuracy or loss."""
     score = "accuracy" if "accuracy" in curve.scores else "loss"
     return ScoreMeasurement(
-        **common(trained, config, curve, seed, part),
+        **common(trained, config, curve, seed, split),
         score=score,
         task_scores=curve.scores[score][:, -1],
         normalization=config.evaluation.normalization if config.model.normalizes else None,
@@ -105,10 +122,10 @@ def scores_of(trained: Trained, config: Config, curve: Curve, seed: int, part: s
     )
 
 
-def returns_of(trained: Trained, config: Config, curve: Curve, seed: int, part: str) -> ReturnMeasurement:
+def returns_of(trained: Trained, config: Config, curve: Curve, seed: int, split: str) -> ReturnMeasurement:
     """The measurement of returns."""
     return ReturnMeasurement(
-        **common(trained, config, curve, seed, part),
+        **common(trained, config, curve, seed, split),
         score="return",
         broken_trajectories=int(curve.counts["broken"].sum()) if curve.counts else 0,
         task_scores=curve.scores["return"][:, -1],

@@ -79,7 +79,7 @@ class OwnRun(Trainable):
         """The state before the first meta-step, which has been checked already: tracing a model takes long."""
         return self.first
 
-    def held_out_tasks(self, part: str = "validation") -> TaskDistribution | None:
+    def held_out_tasks(self, split: str = "validation") -> TaskDistribution | None:
         """The distribution of validation tasks."""
         return self.validation.tasks if self.validation else None
 

@@ -116,7 +116,7 @@ class RLExperiment(Experiment):
             return optax.identity()
         return optax.scale_by_schedule(decay_schedule(c.decay, 1.0, c.meta_steps))
 
-    def held_out_tasks(self, part: str = "test") -> Environment:
+    def held_out_tasks(self, split: str = "test") -> Environment:
         """The environment of training: held-out tasks differ only by their keys."""
         return self.environment
 

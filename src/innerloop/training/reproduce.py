@@ -89,9 +89,15 @@ class Ended:
 def reproduce(
     folder: Path | str, into: Path | str, *, on_progress: Callable[[Progress], None] = lambda progress: None
 ) -> Verdict:
-    """Repeat the run in `folder`, in the new folder `into`, and compare the two.
+    """Repeat a run and compare the two, weight by weight and line by line of their logs.
 
-    Raises InnerloopError if the run has not ended or is damaged, or if `into` already holds a run.
+    Args:
+        folder: the folder of a run from a config that has ended.
+        into: a new folder for its repetition.
+        on_progress: called after every block of meta-steps.
+
+    Raises:
+        InnerloopError: if the run has not ended or is damaged, or `into` already holds a run.
     """
     then = Ended.read(folder)  # errors are raised before hours of training
     train(RunFolder(folder).config(), into, on_progress=on_progress)

@@ -102,14 +102,14 @@ class SupervisedExperiment(Experiment):
         """Query examples per class in training; none if the algorithm does not read them."""
         return self.config.data.queries if self.config.spec.reads_query else 0
 
-    def held_out_tasks(self, part: str = "test", queries: int | None = None) -> TaskDistribution:
+    def held_out_tasks(self, split: str = "test", queries: int | None = None) -> TaskDistribution:
         """Tasks of the validation or test classes (for sinusoids: of the same family)."""
         data = self.config.data
         queries = self.config.evaluation.queries if queries is None else queries
         if self.splits is None:
             return Sinusoid(data.shots, queries, protocol=data.protocol, oracle=data.oracle)
-        self.check_part(part, data.shots, queries)
-        return Episodes(self.classes_of(part), data.ways, data.shots, queries)
+        self.check_split(split, data.shots, queries)
+        return Episodes(self.classes_of(split), data.ways, data.shots, queries)
 
     def check_classes(self) -> None:
         """Raise InnerloopError unless every set has enough classes and examples for its episodes."""
@@ -117,21 +117,21 @@ class SupervisedExperiment(Experiment):
             return
         data, queries = self.config.data, self.config.evaluation.queries
         if not self.pretrains:
-            self.check_part("train", data.training_shots, self.training_queries)
-        for part in ("validation", "test"):
-            self.check_part(part, data.shots, queries)
+            self.check_split("train", data.training_shots, self.training_queries)
+        for split in ("validation", "test"):
+            self.check_split(split, data.shots, queries)
 
-    def check_part(self, part: str, shots: int, queries: int) -> None:
+    def check_split(self, split: str, shots: int, queries: int) -> None:
         """Raise InnerloopError unless this set has enough classes and examples for such episodes."""
-        hint = f"lower `data.shots` or `{'data' if part == 'train' else 'evaluation'}.queries`"
+        hint = f"lower `data.shots` or `{'data' if split == 'train' else 'evaluation'}.queries`"
         if self.config.data.spec.divided:
             hint += f", or leave out small classes with `data.min_examples` {shots + queries}"
         check_episode(
-            self.classes_of(part),
+            self.classes_of(split),
             self.config.data.ways,
             shots,
             queries,
-            who=f"{part} classes",
+            who=f"{split} classes",
             hint=hint,
             more_classes=self.more_classes(),
         )
@@ -142,23 +142,23 @@ class SupervisedExperiment(Experiment):
         hint = "lower `data.ways` or add classes"
         if not self.config.data.spec.divided:
             return hint
-        train, validation, test = (part.classes for part in self.splits)
+        train, validation, test = (split.classes for split in self.splits)
         parts = f"{train} for training, {validation} for validation and {test} for test"
         return f"the folder's classes are divided into {parts}: {hint}, or {SORT}"
 
-    def is_rotated(self, part: str) -> bool:
+    def is_rotated(self, split: str) -> bool:
         """Whether the classes of a set are rotated by multiples of 90 degrees, as in Omniglot's protocol."""
-        return self.config.data.rotations and (part == "train" or self.config.evaluation.rotations)
+        return self.config.data.rotations and (split == "train" or self.config.evaluation.rotations)
 
-    def classes_of(self, part: str) -> ClassArrays:
+    def classes_of(self, split: str) -> ClassArrays:
         """The classes of a set, with rotated ones if configured."""
-        arrays = getattr(self.splits, part)
-        return with_rotations(arrays) if self.is_rotated(part) else arrays
+        arrays = getattr(self.splits, split)
+        return with_rotations(arrays) if self.is_rotated(split) else arrays
 
-    def class_names(self, part: str = "test") -> tuple[str, ...]:
+    def class_names(self, split: str = "test") -> tuple[str, ...]:
         """The names of the classes, in the numbering of `held_out_tasks`; empty for sinusoids."""
-        names = getattr(self.splits, part).names if self.splits else ()
-        return rotated_names(names) if self.is_rotated(part) else names
+        names = getattr(self.splits, split).names if self.splits else ()
+        return rotated_names(names) if self.is_rotated(split) else names
 
     @property
     def loss_fn(self) -> LossFn:

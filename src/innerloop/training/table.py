@@ -37,10 +37,10 @@ class TableExperiment(SupervisedExperiment):
         data = self.config.data
         return self.table.draws(data.training_shots, data.queries).train
 
-    def held_out_tasks(self, part: str = "test", queries: int | None = None) -> TaskDistribution:
+    def held_out_tasks(self, split: str = "test", queries: int | None = None) -> TaskDistribution:
         """The groups of a set."""
         queries = self.config.evaluation.queries if queries is None else queries
-        groups: GroupTasks = getattr(self.table, part)
+        groups: GroupTasks = getattr(self.table, split)
         return groups.draws(self.config.data.shots, queries)
 
 

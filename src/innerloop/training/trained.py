@@ -41,7 +41,11 @@ class Trained:
 def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     """Load a run's folder, a `.safetensors` file, or a preset whose weights ship with the package.
 
-    `data_folder` replaces the config's image folder or table. A warning tells if they are not the data of the training.
+    A warning tells if the data are not those of the training.
+
+    Args:
+        source: the folder, the file or the name of the preset.
+        data_folder: replaces the image folder or table of the config (empty: as in the config).
 
     Raises:
         InnerloopError: if there is no such source, or its data set is not read from a folder or file.
