@@ -23,7 +23,7 @@ from innerloop.training.train import train
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Reproduction:
     """How two runs of one config compare.
 
     arrays: the number of arrays; weights: the largest difference in an array, relative to its largest value (0: the
@@ -88,7 +88,7 @@ class Ended:
 
 def reproduce(
     folder: Path | str, into: Path | str, *, on_progress: Callable[[Progress], None] = lambda progress: None
-) -> Verdict:
+) -> Reproduction:
     """Repeat a run and compare the two, weight by weight and line by line of their logs.
 
     Args:
@@ -104,7 +104,7 @@ def reproduce(
     return compare(then, Ended.read(into))
 
 
-def compare(run: Ended, again: Ended) -> Verdict:
+def compare(run: Ended, again: Ended) -> Reproduction:
     """Compare two ended runs."""
     a, b = run.arrays, again.arrays
     if {n: x.shape for n, x in a.items()} != {n: x.shape for n, x in b.items()}:
@@ -115,7 +115,7 @@ def compare(run: Ended, again: Ended) -> Verdict:
         )
     once = lambda records: [r for r in records if not any(r["step"] in end for end in run.ends)]
     lines = once(again.metrics)
-    return Verdict(
+    return Reproduction(
         len(a),
         max((difference(a[name], b[name]) for name in a), default=0.0),
         len(lines),

@@ -16,7 +16,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def splits(cache):
-    return glyphs.load(root=cache)
+    return glyphs.load(cache=cache)
 
 
 def test_hundreds_of_classes_of_twenty(splits):
@@ -96,7 +96,7 @@ def test_the_same_arguments_give_the_same_pictures(monkeypatch, tmp_path):
     few = {part: class_splits.names("glyphs", part)[:4] for part in class_splits.PARTS}
     monkeypatch.setattr(class_splits, "names", lambda split, part: few[part])
     first, again, other, larger = (
-        glyphs.load(root=tmp_path / f"{i}", drawers=6, **kwargs).train
+        glyphs.load(cache=tmp_path / f"{i}", drawers=6, **kwargs).train
         for i, kwargs in enumerate(({}, {}, {"seed": 1}, {"size": 40}))
     )
     np.testing.assert_array_equal(first.examples, again.examples)
@@ -106,7 +106,7 @@ def test_the_same_arguments_give_the_same_pictures(monkeypatch, tmp_path):
 
 def test_warm_is_fast(cache, splits):
     start = time.perf_counter()
-    glyphs.load(root=cache)
+    glyphs.load(cache=cache)
     assert time.perf_counter() - start < 1
 
 

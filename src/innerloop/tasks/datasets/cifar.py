@@ -41,7 +41,7 @@ CLASSES, PER_CLASS, RECORD = 100, 600, 2 + 3 * 32 * 32
 WHO = "cifar.load"
 
 
-def load(split: Literal["cifar_fs", "fc100"] = "cifar_fs", root: AnyPath | None = None) -> Splits:
+def load(split: Literal["cifar_fs", "fc100"] = "cifar_fs", *, root: AnyPath | None = None) -> Splits:
     """Load CIFAR-100 as class arrays `[600 * classes, 32, 32, 3]` uint8, with a published class split.
 
     Args:

@@ -38,7 +38,7 @@ class _Distortion(NamedTuple):
     weight: np.ndarray  # [images], shifts the threshold between ink and background
 
 
-def load(*, size: int = 28, drawers: int = 20, root: AnyPath | None = None, seed: int = 0) -> Splits:
+def load(*, size: int = 28, drawers: int = 20, cache: AnyPath | None = None, seed: int = 0) -> Splits:
     """Load glyphs as class arrays `[drawers * classes, size, size, 1]` uint8, ink 255 on background 0.
 
     Training uses Latin, Greek, Canadian, Arabic, Coptic, Ogham and Lisu letters and some digits (663 classes),
@@ -48,7 +48,7 @@ def load(*, size: int = 28, drawers: int = 20, root: AnyPath | None = None, seed
     Args:
         size: side of the images.
         drawers: images per class.
-        root: folder in which to cache the generated arrays, by default the cache folder.
+        cache: folder in which to keep the generated arrays (None: the cache folder).
         seed: seed of the distortions and the choice of faces.
 
     Raises:
@@ -59,7 +59,7 @@ def load(*, size: int = 28, drawers: int = 20, root: AnyPath | None = None, seed
         raise InnerloopError(WHO, "size must be between 8 and 256 and drawers between 1 and 1000", got=got)
     name = f"glyphs-v{RECIPE}-{size}-{drawers}-{seed}"
     source = f"glyphs of matplotlib's fonts, recipe {RECIPE}, 900 classes"
-    return class_splits.apply(cached(name, source, lambda: _build(size, drawers, seed), root), "glyphs")
+    return class_splits.apply(cached(name, source, lambda: _build(size, drawers, seed), cache), "glyphs")
 
 
 def _build(size: int, drawers: int, seed: int) -> ClassArrays:

@@ -50,7 +50,7 @@ def load(
 
 
 def read_classes(
-    root: AnyPath, size: int | None = None, channels: int | None = None, background: str = "white"
+    root: AnyPath, *, size: int | None = None, channels: int | None = None, background: str = "white"
 ) -> ClassArrays:
     """All class folders of `root` as one set of class arrays, without a split; arguments and errors as in `load`."""
     behind = pixels.colour(background, "background")

@@ -40,17 +40,23 @@ def open(path: AnyPath, *, verify: bool = False) -> ClassArrays:
 
 
 def build(
-    root_folder: AnyPath,
-    out_path: AnyPath,
+    root: AnyPath,
+    path: AnyPath,
+    *,
     size: int | None = None,
     channels: int | None = None,
     background: str = "white",
-    *,
     overwrite: bool = False,
 ) -> ClassArrays:
-    """Stream images `root_folder/CLASS/image` into a memory map, with one image in memory at a time.
+    """Stream images `root/CLASS/image` into a memory map, with one image in memory at a time.
 
-    `size`, `channels` and `background` are as in `image_folder.load`.
+    Args:
+        root: the folder with one subfolder per class.
+        path: the `.npy` file to write; a `.json` file is written beside it.
+        size: as in `image_folder.load`, like `channels` and `background`.
+        channels: 1 for grey, 3 for colour (None: as the images have).
+        background: the colour behind transparent pixels.
+        overwrite: whether to replace existing files.
 
     Returns:
         The class arrays, as returned by `open`: `[examples, height, width, channels]` uint8.
@@ -58,8 +64,8 @@ def build(
     Raises:
         InnerloopError: as for `image_folder.read_classes`, `save` and `open`.
     """
-    target, behind = _new(out_path, overwrite), pixels.colour(background, "background")
-    files = class_folders.list_classes(expanded(root_folder, "memmap.build"), "memmap.build")
+    target, behind = _new(path, overwrite), pixels.colour(background, "background")
+    files = class_folders.list_classes(expanded(root, "memmap.build"), "memmap.build")
     shape = class_folders.common_shape(files, size, channels)
     counts = np.array([len(paths) for paths in files.values()], np.int32)
     layout = array_files.Layout((int(counts.sum()), *shape), np.dtype(np.uint8), counts, tuple(files))

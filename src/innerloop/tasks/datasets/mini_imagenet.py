@@ -33,7 +33,7 @@ GET = (
 )
 
 
-def load(root: AnyPath, size: int = 84) -> Splits:
+def load(root: AnyPath, *, size: int = 84) -> Splits:
     """Load mini-ImageNet as class arrays `[600 * classes, size, size, 3]` uint8, resized with Lanczos as in MAML.
 
     The decoded images are cached, identified by the names, sizes and times of their files, and read from the
