@@ -53,7 +53,7 @@ def commands() -> list[list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python") and p not in ALONE], ids=name_of)
-def test_the_code_of_a_page_runs(page: Path) -> None:
+def test_page_code_runs(page: Path) -> None:
     code = "\n".join(blocks(page, "python"))
     names: dict[str, Any] = {"__name__": "page"}
     exec(compile(code, name_of(page), "exec"), names)
@@ -69,24 +69,24 @@ def test_the_code_of_a_page_runs(page: Path) -> None:
         for i, code in enumerate(blocks(page, "python"))
     ],
 )
-def test_a_block_runs_alone(block: str) -> None:
+def test_code_block_runs_alone(block: str) -> None:
     exec(compile(block, "block", "exec"), {"__name__": "block"})
 
 
-def test_the_readme_s_example_is_twenty_lines() -> None:
+def test_readme_example_has_at_most_twenty_lines() -> None:
     (code,) = blocks(ROOT / "README.md", "python")
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 20
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_links_lead_to_files(page: Path) -> None:
+def test_relative_links_resolve(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" not in target and not target.startswith("#"):
             assert (page.parent / target.split("#")[0]).exists(), target
 
 
-def test_the_page_of_the_installation_has_every_extra_and_the_oldest_versions() -> None:
+def test_installation_page_lists_extras_and_minimum_versions() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     page = (ROOT / "docs" / "getting-started" / "installation.md").read_text()
     assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.M)) == sorted(project["optional-dependencies"])
@@ -101,7 +101,7 @@ def test_every_page_is_in_the_navigation() -> None:
         assert str(page.relative_to(ROOT / "docs")) in navigation
 
 
-def test_notebooks_examples_and_the_changelog_are_in_the_navigation() -> None:
+def test_navigation_has_notebooks_examples_and_changelog() -> None:
     """`tools/docs_pages.py` generates their pages."""
     navigation = (ROOT / "mkdocs.yml").read_text()
     examples = {path.stem for path in (ROOT / "examples").glob("*.py")}
@@ -113,7 +113,7 @@ def test_notebooks_examples_and_the_changelog_are_in_the_navigation() -> None:
     assert ": changelog.md" in navigation
 
 
-def test_the_site_needs_no_network() -> None:
+def test_site_works_offline() -> None:
     """Search needs a shim when the site is opened as local files; the plugin would download its own."""
     settings = (ROOT / "mkdocs.yml").read_text()
     assert "\n  - offline" in settings
@@ -121,7 +121,7 @@ def test_the_site_needs_no_network() -> None:
     assert "location.protocol" in (ROOT / "docs" / shim).read_text()
 
 
-def test_the_gallery_shows_every_figure() -> None:
+def test_gallery_shows_every_figure() -> None:
     page = (ROOT / "docs" / "gallery.md").read_text()
     figures = {path.name for path in (ROOT / "docs" / "figures" / "gallery").iterdir()}
     assert set(re.findall(r"\(figures/gallery/([\w.-]+)\)", page)) == figures
@@ -137,11 +137,11 @@ def test_every_algorithm_has_a_page(name: str) -> None:
     assert f"[`{name}.py`](src/innerloop/algorithms/{name}.py)" in (ROOT / "README.md").read_text()
 
 
-def test_no_page_without_an_algorithm() -> None:
+def test_every_algorithm_page_has_an_algorithm() -> None:
     assert {page.stem for page in ALGORITHM_PAGES.glob("*.md")} == set(algorithms.__all__)
 
 
-def test_commands_exist() -> None:
+def test_documented_commands_exist() -> None:
     told = commands()
     assert {words[1] for words in told} == set(COMMANDS)
     presets = all_presets()
@@ -168,11 +168,11 @@ def options() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("command", "option"), options())
-def test_options_exist(command: str, option: str) -> None:
+def test_documented_options_exist(command: str, option: str) -> None:
     assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", help_of(command))
 
 
-def test_make_targets_exist() -> None:
+def test_documented_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
     for page in PAGES:
@@ -180,7 +180,7 @@ def test_make_targets_exist() -> None:
             assert (target[0] or target[1]) in targets
 
 
-def test_the_python_page_names_all_that_is_public() -> None:
+def test_api_index_names_every_public_object() -> None:
     told = set(re.findall(r"`(\w+)`", (API_PAGES / "index.md").read_text()))
     assert set(innerloop.HOMES) - told == set()
 
@@ -203,7 +203,7 @@ def found(path: str) -> object:
         return getattr(importlib.import_module(home), name)
 
 
-def test_the_python_pages_show_all_that_is_public() -> None:
+def test_api_pages_document_every_public_object() -> None:
     shown = documented()
     assert len(shown) == len(set(shown))
     objects = [found(path) for path in shown]
@@ -222,7 +222,7 @@ def packages(path: str) -> list[ModuleType]:
     return [module for module in modules if hasattr(module, "__path__")]
 
 
-def test_what_the_python_pages_show_is_exported_by_a_package() -> None:
+def test_documented_objects_are_exported_by_a_package() -> None:
     """So that moving a module breaks no user's imports. Data sets are modules: `glyphs.load`."""
     hidden = []
     for path in documented():
@@ -234,7 +234,7 @@ def test_what_the_python_pages_show_is_exported_by_a_package() -> None:
     assert hidden == []
 
 
-def test_no_function_hides_the_module_of_a_name_on_the_python_pages() -> None:
+def test_documented_modules_are_not_hidden_by_functions() -> None:
     """`import innerloop.algorithms.imaml as m` gives the function: what else is there is imported from the package."""
     for path in documented():
         home, name = path.rsplit(".", 1)
@@ -243,7 +243,7 @@ def test_no_function_hides_the_module_of_a_name_on_the_python_pages() -> None:
         assert isinstance(reached, ModuleType) or reached.__name__ == name, path
 
 
-def test_the_packages_of_the_python_pages_need_no_import_of_their_own() -> None:
+def test_documented_packages_equal_exported_packages() -> None:
     assert {path.split(".")[1] for path in documented()} == set(innerloop.PACKAGES)
 
 
@@ -260,14 +260,14 @@ def imported() -> set[tuple[str, str]]:
     }
 
 
-def test_the_python_pages_show_all_that_pages_import() -> None:
+def test_api_pages_document_every_imported_object() -> None:
     objects = [found(path) for path in documented()]
     for module, name in sorted(imported()):
         value = found(f"{module}.{name}")
         assert isinstance(value, ModuleType) or any(value is one for one in objects), f"{module}.{name}"
 
 
-def test_the_python_pages_show_nothing_private() -> None:
+def test_api_pages_document_nothing_private() -> None:
     assert not [path for path in documented() if any(part.startswith("_") for part in path.split("."))]
 
 
@@ -278,7 +278,7 @@ def test_lines_are_no_wider_than_120_characters(page: Path) -> None:
         assert len(line) <= 120 or line.startswith(("|", "![")), line
 
 
-def test_the_map_of_the_source_is_complete() -> None:
+def test_architecture_page_names_every_source_entry() -> None:
     told = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
     source = ROOT / "src" / "innerloop"
     for path in source.iterdir():
@@ -287,7 +287,7 @@ def test_the_map_of_the_source_is_complete() -> None:
         assert path.name in told, path.name
 
 
-def test_results_have_their_place() -> None:
+def test_readme_has_results_markers_and_page_exists() -> None:
     readme = (ROOT / "README.md").read_text()
     assert readme.count("<!-- results:begin -->") == readme.count("<!-- results:end -->") == 1
     assert readme.index("<!-- results:begin -->") < readme.index("<!-- results:end -->")

@@ -37,7 +37,7 @@ def run(code):
     return done.stdout.split()
 
 
-def test_import_is_light_and_starts_no_device():
+def test_import_is_fast_and_initialises_no_backend():
     lines = run(
         "import sys, time; import jax; before = set(sys.modules); begun = time.process_time()\n"
         "import innerloop; seconds = time.process_time() - begun\n"
@@ -50,7 +50,7 @@ def test_import_is_light_and_starts_no_device():
     assert not set(lines[2:]) & {*HEAVY, "equinox", "optax"}
 
 
-def test_what_twenty_lines_need_loads_nothing_heavy_and_starts_no_device():
+def test_common_names_load_no_heavy_package_or_backend():
     names = "Task, Batch, InnerLoop, maml, OuterLoop, evaluate, Sinusoid, Episodes, MLP, Learner"
     lines = run(
         f"from innerloop import {names}\nimport sys\nfrom jax._src import xla_bridge\n"
@@ -61,7 +61,7 @@ def test_what_twenty_lines_need_loads_nothing_heavy_and_starts_no_device():
     assert not set(lines) & set(HEAVY)
 
 
-def test_import_changes_nothing(tmp_path):
+def test_import_has_no_side_effects(tmp_path):
     code = (
         "import logging, os, sys, threading, warnings; import jax\n"
         "seen = lambda: (dict(os.environ), threading.active_count(), list(logging.root.handlers),"
@@ -75,7 +75,7 @@ def test_import_changes_nothing(tmp_path):
     assert (done.stdout.split(), done.stderr) == (["True"], "")
 
 
-def test_functions_are_not_hidden_by_modules_of_their_name():
+def test_functions_are_not_shadowed_by_their_modules():
     lines = run(
         "import innerloop.engine.evaluate, innerloop.training.train\nimport innerloop\n"
         "from innerloop import evaluate\nfrom innerloop.training.loop import Progress\n"
@@ -85,7 +85,7 @@ def test_functions_are_not_hidden_by_modules_of_their_name():
 
 
 @pytest.mark.parametrize("name", sorted(innerloop.HOMES))
-def test_every_public_name_is_there(name):
+def test_every_public_name_is_importable(name):
     value = getattr(innerloop, name)
     assert callable(value) or isinstance(value, ModuleType) or name in TYPES
     assert name in TYPES or value.__name__.split(".")[-1] == name
@@ -93,7 +93,7 @@ def test_every_public_name_is_there(name):
     assert name in dir(innerloop)
 
 
-def test_type_checkers_are_told_the_same():
+def test_type_checking_imports_match_homes():
     source = ast.parse(Path(innerloop.__file__).read_text())
     block = next(node for node in source.body if isinstance(node, ast.If))
     told = {
@@ -105,7 +105,7 @@ def test_type_checkers_are_told_the_same():
     assert told == {name: f"innerloop.{home}" for name, home in innerloop.HOMES.items()}
 
 
-def test_version_is_that_of_the_package():
+def test_version_has_three_parts():
     assert innerloop.__version__.count(".") == 2
 
 
@@ -117,7 +117,7 @@ def fresh_versions():
     versions.version.cache_clear()
 
 
-def test_what_a_clone_that_is_not_installed_is_trained_with(monkeypatch, fresh_versions):
+def test_version_of_uninstalled_clone(monkeypatch, fresh_versions):
     installed = versions.metadata.version
 
     def version(package):
@@ -130,18 +130,18 @@ def test_what_a_clone_that_is_not_installed_is_trained_with(monkeypatch, fresh_v
     assert innerloop.__version__ == "(not installed)"
 
 
-def test_unknown_names_are_attribute_errors():
+def test_unknown_names_raise_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'mamml'"):
         innerloop.mamml  # noqa: B018
 
 
 @pytest.mark.parametrize("name", innerloop.PACKAGES)
-def test_packages_are_there_too(name):
+def test_packages_are_available_as_attributes(name):
     assert innerloop.__getattr__(name) is import_module(f"innerloop.{name}")
     assert name in dir(innerloop)
 
 
-def test_a_star_imports_every_public_name():
+def test_star_import_includes_every_public_name():
     found: dict = {}
     exec("from innerloop import *", found)
     assert set(innerloop.HOMES) <= set(found)

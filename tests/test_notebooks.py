@@ -21,7 +21,7 @@ def cells(path: Path, kind: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_from_top_to_bottom(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_notebook_runs_from_top_to_bottom(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"__name__": "notebook"}
     try:
         for number, code in enumerate(cells(path, "code"), 1):
@@ -33,7 +33,7 @@ def test_a_notebook_runs_from_top_to_bottom(path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_valid_and_without_results(path: Path) -> None:
+def test_notebook_is_valid_and_has_no_outputs(path: Path) -> None:
     text = path.read_text()
     book = json.loads(text)
     assert (book["nbformat"], book["nbformat_minor"]) == (4, 5)
@@ -53,7 +53,7 @@ def test_a_notebook_is_valid_and_without_results(path: Path) -> None:
     assert cells(path, "markdown")[0].startswith("# ")
 
 
-def test_there_are_five() -> None:
+def test_notebook_list_is_complete() -> None:
     stems = {path.stem for path in NOTEBOOKS}
     assert stems == {"sinusoid", "own_pictures", "own_table", "own_model", "why_it_works"}
 
@@ -72,7 +72,7 @@ print("after")
 """
 
 
-def test_progress_in_a_kernel_is_one_line(tmp_path: Path) -> None:
+def test_progress_in_kernel_is_one_line(tmp_path: Path) -> None:
     """Jupyter keeps one output in its final state, below the cell."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
@@ -85,7 +85,7 @@ def test_progress_in_a_kernel_is_one_line(tmp_path: Path) -> None:
     assert after.text == "after\n"
 
 
-def test_a_notebook_in_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebook_shows_figures_in_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """The figures at the end of its cells are shown."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

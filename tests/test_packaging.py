@@ -24,7 +24,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def test_the_wheel_holds_the_whole_package(wheel: zipfile.ZipFile) -> None:
+def test_wheel_contains_every_package_file(wheel: zipfile.ZipFile) -> None:
     kept = {".py", ".txt", ".safetensors", ".typed", ".html", ".css", ".js", ".json"}
     source = {
         str(p.relative_to(SOURCE.parent))
@@ -37,13 +37,13 @@ def test_the_wheel_holds_the_whole_package(wheel: zipfile.ZipFile) -> None:
     assert any(name.startswith("innerloop/tasks/datasets/splits/") for name in shipped)
 
 
-def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_wheel_contains_nothing_else(wheel: zipfile.ZipFile) -> None:
     for name in wheel.namelist():
         assert name.startswith(("innerloop/", "innerloop-")), name
         assert "__pycache__" not in name
 
 
-def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
+def test_wheel_has_metadata_and_license(wheel: zipfile.ZipFile) -> None:
     (path,) = [name for name in wheel.namelist() if name.endswith("/METADATA")]
     metadata = wheel.read(path).decode()
     assert "Requires-Python: >=3.11" in metadata
@@ -61,14 +61,14 @@ def canonical(requirement: str) -> str:
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda p: p.stem)
-def test_a_lock_file_holds_versions_and_hashes_alone(lock: Path) -> None:
+def test_lock_file_has_only_versions_and_hashes(lock: Path) -> None:
     for line in lock.read_text().splitlines():
         assert re.fullmatch(r"[a-z0-9.-]+==\S+( ; [^;]+)? \\| {4}--hash=sha256:[0-9a-f]{64}( \\)?", line), (
             line
         )
 
 
-def test_the_lock_files_agree_with_the_project() -> None:
+def test_lock_files_match_project_dependencies() -> None:
     groups = PROJECT["dependency-groups"]
     wanted = {
         "runtime": PROJECT["project"]["dependencies"] + groups["build"],
@@ -87,14 +87,14 @@ def test_the_lock_files_agree_with_the_project() -> None:
         assert missing == set(), lock.name
 
 
-def test_the_lock_files_agree_with_each_other() -> None:
+def test_lock_files_agree_with_each_other() -> None:
     test = pins(ROOT / "requirements" / "test.txt")
     for lock in LOCKS:
         for name, version in pins(lock).items():
             assert test.get(name, version) == version, f"{lock.name}: {name}"
 
 
-def test_only_lower_bounds() -> None:
+def test_dependencies_have_only_lower_bounds() -> None:
     for requirement in PROJECT["project"]["dependencies"]:
         assert not re.search(r"<|~=|==", requirement), requirement
 
@@ -109,14 +109,14 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
 
 
-def test_make_tells_its_targets(project_copy: Path) -> None:
+def test_make_lists_its_targets(project_copy: Path) -> None:
     told = make(project_copy)
     assert told.returncode == 0
     assert "make quickstart" in told.stdout
     assert "make test" in told.stdout
 
 
-def test_make_without_a_python_says_what_to_do(project_copy: Path) -> None:
+def test_make_without_python_explains_what_to_do(project_copy: Path) -> None:
     told = make(project_copy, "PYTHON=no-such-python", "test")
     assert told.returncode != 0
     assert "Python 3.11 or later" in told.stderr
@@ -124,7 +124,7 @@ def test_make_without_a_python_says_what_to_do(project_copy: Path) -> None:
     assert not (project_copy / ".venv").exists()
 
 
-def test_the_bill_of_materials_is_that_of_the_lock_file() -> None:
+def test_sbom_matches_runtime_lock_file() -> None:
     """It lists every package once, in its locked version, with a licence; `make sbom` writes it."""
     bill = json.loads((ROOT / "requirements" / "sbom.cdx.json").read_text())
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
@@ -134,7 +134,7 @@ def test_the_bill_of_materials_is_that_of_the_lock_file() -> None:
     assert all(part["licenses"][0]["license"]["name"] for part in bill["components"])
 
 
-def test_the_image_is_built_from_what_travels_and_runs_without_rights() -> None:
+def test_docker_image_copies_context_and_runs_unprivileged() -> None:
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     travels = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = {source for line in lines if line.startswith("COPY ") for source in line.split()[1:-1]}
@@ -144,13 +144,13 @@ def test_the_image_is_built_from_what_travels_and_runs_without_rights() -> None:
     assert any("--require-hashes -r requirements/runtime.txt" in line for line in lines)
 
 
-def test_the_oldest_jax_is_the_same_everywhere() -> None:
+def test_minimum_jax_version_is_consistent() -> None:
     bounds = [line for line in PROJECT["project"]["dependencies"] if line.startswith("jax>=")]
     assert bounds == ["jax>=0.10.2"]
     assert PROJECT["project"]["optional-dependencies"]["cuda"] == ["jax[cuda13]>=0.10.2"]
 
 
-def test_the_examples_for_clusters_are_well_formed() -> None:
+def test_cluster_examples_are_well_formed() -> None:
     deploy = ROOT / "docs" / "guides" / "deploy"
     assert subprocess.run(["bash", "-n", str(deploy / "slurm.sh")]).returncode == 0
     text = (deploy / "kubernetes.yaml").read_text()

@@ -55,7 +55,7 @@ SHARED = (
 
 ENGINE = {
     "algorithm": "numeric/test_quadratic numeric/test_inner_derivative numeric/test_losses_with_more",
-    "chunking": "numeric/test_outer_mean engine/test_outer::test_sizes_that_do_not_divide",
+    "chunking": "numeric/test_outer_mean engine/test_outer::test_invalid_meta_batch_or_chunk_raises",
     "counted_scan": "engine/test_outer",
     "custom_rules": "numeric/test_mixed_mode_limits",
     "diagnosis": "engine/test_nonfinite",
@@ -127,7 +127,7 @@ PACKAGES = {
 
 
 def _path(name: str) -> str:
-    """The pytest path of `engine/test_inner` or `engine/test_inner::test_settings`."""
+    """The pytest path of `engine/test_inner` or `engine/test_inner::test_invalid_settings_raise`."""
     file, *test = name.split("::")
     return "::".join([f"tests/{file}.py", *test])
 

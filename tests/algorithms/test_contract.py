@@ -27,7 +27,7 @@ PLAIN = [name for name, spec in ALGORITHMS.items() if spec.policies]
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", PLAIN)
-def test_every_algorithm_with_every_rule(name: str, rule: str):
+def test_plain_algorithms_keep_contract_with_each_rule(name: str, rule: str):
     spec = ALGORITHMS[name]
     by_number = lambda loss, inner: spec.make(loss, inner, head="1")
     both = (jnp.float32, jnp.float64) if rule == "sgd" else (jnp.float32,)
@@ -62,7 +62,7 @@ MORE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", MORE)
-def test_every_other_algorithm(name: str):
+def test_remaining_algorithms_keep_contract(name: str):
     options, constructor = dict(MORE[name]), getattr(algorithms, name)
     at = options.pop("update", None)
 
@@ -77,11 +77,11 @@ def test_every_other_algorithm(name: str):
     )
 
 
-def test_no_algorithm_is_left_out():
+def test_contract_tests_cover_all_algorithms():
     assert {*PLAIN, *MORE} == set(algorithms.__all__)
 
 
-def test_moments_that_tasks_hand_on():
+def test_reptile_with_persistent_adam_keeps_contract():
     """Meta-parameters that hold more than the model's parameters keep the contract too."""
     check_algorithm(algorithms.reptile, rule=persistent_adam(0.01), zero_steps=False, dtypes=(jnp.float32,))
 
@@ -146,12 +146,12 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("message", BROKEN)
-def test_the_contract_catches(message: str):
+def test_check_algorithm_detects_broken_algorithms(message: str):
     with pytest.raises(AssertionError, match=message):
         check_algorithm(BROKEN[message], dtypes=(jnp.float32,))
 
 
-def test_a_rule_without_a_derivative_at_zero():
+def test_check_algorithm_detects_nan_derivative_at_zero_gradient():
     """A square root is safe (`innerloop.engine.safe_roots`); another power is left as it is."""
     power = optax.stateless(lambda grads, params: jax.tree.map(lambda g: g * jnp.abs(g) ** -0.3, grads))
     with pytest.raises(AssertionError, match="NaN where the gradient is zero"):
@@ -159,6 +159,6 @@ def test_a_rule_without_a_derivative_at_zero():
     check_algorithm(algorithms.maml, rule=optax.adam(0.1), dtypes=())
 
 
-def test_accepting_zero_steps_must_be_said():
+def test_check_algorithm_rejects_undeclared_zero_steps():
     with pytest.raises(AssertionError, match="accepts an inner loop of 0 steps"):
         check_algorithm(algorithms.maml, zero_steps=False)

@@ -53,7 +53,7 @@ def test_right_gradients_pass(make, rule: optax.GradientTransformation):
     np.testing.assert_allclose(found.ratio, 1)
 
 
-def test_a_given_step():
+def test_step_argument_is_used():
     assert checked(maml, step=1e-4, directions=1).passed
     assert not checked(maml, step=3.0, directions=1, tolerance=1e-9).passed
 
@@ -64,7 +64,7 @@ def test_relu_passes():
     assert checked(maml, relu).passed
 
 
-def test_first_order_is_told():
+def test_first_order_gradient_is_identified():
     """With its angle and length, which are those of the two gradients computed apart."""
     found = checked(fomaml)
     assert not found.passed
@@ -81,7 +81,7 @@ def test_first_order_is_told():
     assert f"{found.angle:.2g} degrees" in found.verdict
 
 
-def test_the_objective_is_the_algorithm_s_own():
+def test_check_uses_objective_of_algorithm():
     """The mean loss along a stream; the query losses after all steps."""
     params, task = problem()
     stream = Task(jax.tree.map(lambda x: jnp.stack([x[:2], x[2:4]]), task.support), None)
@@ -90,7 +90,7 @@ def test_the_objective_is_the_algorithm_s_own():
     assert check_meta_gradient(weighted.at(jnp.asarray(0)), weighted.init(params), task, directions=1).passed
 
 
-def test_what_is_held_constant_by_definition_is_not_compared():
+def test_cavia_context_is_not_compared():
     """CAVIA's context: its gradient is zero, and the objective depends on it."""
     found = checked(lambda loss_fn, inner: cavia(loss_fn, inner, context="head"), directions=1)
     assert found.passed
@@ -105,13 +105,13 @@ def counting(params: Any, batch: Batch, *, state: jax.Array, key: jax.Array) -> 
 
 
 @pytest.mark.parametrize(("make", "kind"), [(maml, "exact"), (fomaml, "first order"), (joint, "joint")])
-def test_random_losses_with_state(make, kind: str):
+def test_random_stateful_loss_is_classified(make, kind: str):
     noisy = Loss(counting, random=True, state=jnp.zeros(()))
     assert checked(make, noisy, key=jax.random.key(1), directions=1).kind == kind
 
 
 @pytest.mark.parametrize(("make", "kind"), [(reptile, "displacement"), (joint, "joint")])
-def test_other_gradients_are_told(make, kind: str):
+def test_reptile_and_joint_gradients_are_identified(make, kind: str):
     found = checked(make)
     assert (found.passed, found.kind) == (False, kind)
     assert found.angle > 1
@@ -120,7 +120,7 @@ def test_other_gradients_are_told(make, kind: str):
 
 
 @pytest.mark.parametrize(("make", "kind"), [(imaml, "exact"), (fomaml, "first order")])
-def test_an_inner_loop_that_has_no_derivative(make, kind: str):
+def test_lbfgs_inner_loop_is_judged_by_finite_differences(make, kind: str):
     """The line search of L-BFGS: finite differences judge, and the gradient is compared with no other."""
     small = lambda params, batch: jnp.sum((params - batch) ** 2)
     task = Task(jnp.array([1.0, 2.0]), jnp.array([3.0, 5.0]))
@@ -129,7 +129,7 @@ def test_an_inner_loop_that_has_no_derivative(make, kind: str):
     assert np.isnan(found.angle)
 
 
-def test_stop_gradient_in_the_inner_loop():
+def test_stop_gradient_in_inner_loop_is_detected():
     """It makes MAML first order, and jax.grad of the objective as wrong: only finite differences see it."""
     cut = optax.stateless(lambda updates, params: jax.lax.stop_gradient(updates))
     found = checked(maml, inner=InnerLoop(optax.chain(cut, optax.sgd(0.1)), 2))
@@ -139,7 +139,7 @@ def test_stop_gradient_in_the_inner_loop():
     assert found.relative_error > 1e-2
 
 
-def test_stop_gradient_in_the_loss():
+def test_stop_gradient_in_loss_is_detected():
     """The parameter behind it is named."""
     cut = lambda p, b: loss({**p, "body": jax.lax.stop_gradient(p["body"])}, b)
     found = checked(maml, cut)
@@ -148,7 +148,7 @@ def test_stop_gradient_in_the_loss():
     assert found.by_parameter["body"] > 0.9
 
 
-def test_a_wrong_custom_derivative():
+def test_wrong_custom_derivative_is_detected():
     @jax.custom_jvp
     def wrong_tanh(x):
         return jnp.tanh(x)
@@ -179,7 +179,7 @@ def test_a_parameter_without_gradient_is_named():
     assert found.by_parameter["body"] < 1e-6
 
 
-def test_a_wrong_factor():
+def test_wrong_gradient_scale_is_detected():
     found = checked(altered(lambda g: jax.tree.map(lambda x: 1.16 * x, g)))
     assert (found.passed, found.kind) == (False, "wrong")
     np.testing.assert_allclose(found.relative_error, 0.16 / 1.16, rtol=1e-5)
@@ -187,7 +187,7 @@ def test_a_wrong_factor():
     assert "missing second derivative" in found.verdict
 
 
-def test_an_objective_without_a_query_loss():
+def test_objective_without_query_loss_is_checked():
     """The verdict does not need the loss on the query set, which may have another structure."""
 
     class Own(Algorithm):
@@ -205,7 +205,7 @@ def test_an_objective_without_a_query_loss():
 
 
 @pytest.mark.parametrize("last", [0, 1])
-def test_truncation_is_told(last: int):
+def test_truncation_is_reported(last: int):
     """`last` holds gradients constant, so the difference is intended."""
     found = checked(maml, inner=InnerLoop(optax.sgd(0.1), 2, last=last), directions=1)
     assert not found.passed
@@ -224,13 +224,13 @@ def test_truncation_is_told(last: int):
         (altered(lambda g: jax.tree.map(lambda x: -7 * x, g)), "look for stop_gradient"),
     ],
 )
-def test_truncation_is_told_only_where_it_is_the_cause(make: Any, says: str):
+def test_truncation_is_not_reported_for_other_causes(make: Any, says: str):
     found = checked(make, inner=InnerLoop(optax.sgd(0.1), 2, last=0), directions=0)
     assert says in found.verdict
     assert "`last=" not in found.verdict
 
 
-def test_truncation_of_a_gradient_that_is_not_finite():
+def test_truncation_report_with_nonfinite_second_derivative():
     """The square root in Adam has no derivative at zero; `last=0` is then told if the gradient is first order."""
     half = lambda params, batch: loss({**params, "head": jnp.ones((4, 2))}, batch)
     doubled = altered(lambda g: jax.tree.map(lambda x: 2 * x, g))
@@ -239,7 +239,7 @@ def test_truncation_of_a_gradient_that_is_not_finite():
     assert ["`last=0`" in verdict for verdict in verdicts] == [True, False]
 
 
-def test_the_tolerance_is_that_of_the_relative_error():
+def test_tolerance_bounds_relative_error():
     """A gradient that is one in ten thousand too long passes at 2e-4, and at nothing below 1e-4."""
     off = altered(lambda g: jax.tree.map(lambda x: 1.0001 * x, g))
     assert [checked(off, tolerance=t).passed for t in (2e-4, 5e-5, 1e-5)] == [True, False, False]
@@ -247,13 +247,13 @@ def test_the_tolerance_is_that_of_the_relative_error():
 
 
 @pytest.mark.parametrize(("base", "kind"), [(FOMAML, "first order"), (Joint, "joint")])
-def test_the_length_is_a_part_of_the_name(base: Any, kind: str):
+def test_scaled_gradient_is_classified_as_wrong(base: Any, kind: str):
     """Twice the first-order gradient is not FOMAML's, though it points the same way."""
     doubled = altered(lambda g: jax.tree.map(lambda x: 2 * x, g), base)
     assert (checked(base).kind, checked(doubled).kind) == (kind, "wrong")
 
 
-def test_an_unused_parameter_is_said_but_passes():
+def test_unused_parameter_is_reported_but_passes():
     params, task = problem()
     params["spare"] = jnp.ones(2)
     found = check_meta_gradient(maml(loss, INNER), params, task)
@@ -271,7 +271,7 @@ def test_float32_inside_the_loss_is_undecided():
     assert "float32 inside the loss" in found.verdict
 
 
-def test_a_constant_loss_does_not_pass():
+def test_constant_loss_fails():
     """Zero equals zero, but a loss that is cut off from every parameter is no success."""
     found = checked(maml, lambda p, b: 0 * loss(p, b))
     assert not found.passed
@@ -290,18 +290,18 @@ def test_a_constant_loss_does_not_pass():
         (Loss(counting, random=True, state=jnp.zeros(())), "needs a key"),
     ],
 )
-def test_errors_teach(loss_fn: LossFn, message: str):
+def test_invalid_losses_raise(loss_fn: LossFn, message: str):
     with pytest.raises(InnerloopError, match=message):
         checked(maml, loss_fn)
 
 
-def test_parameters_without_floats():
+def test_integer_parameters_raise():
     _, task = problem()
     with pytest.raises(InnerloopError, match="not a float array"):
         check_meta_gradient(maml(loss, INNER), {"body": jnp.arange(3)}, task)
 
 
-def test_a_query_loss_that_reads_more_than_the_support_set_has():
+def test_query_loss_may_read_fields_absent_from_support_set():
     """It is a loss on queries alone."""
     inner_loss = lambda params, batch: jnp.sum((params["w"] - batch["x"]) ** 2)
     weighted = lambda params, batch: jnp.sum(batch["weight"] * (params["w"] - batch["x"]) ** 2)
@@ -310,7 +310,7 @@ def test_a_query_loss_that_reads_more_than_the_support_set_has():
     assert check_meta_gradient(algorithm, {"w": jnp.full(2, 3.0)}, task).passed
 
 
-def test_a_parameter_of_one_letter_is_named_too():
+def test_single_letter_parameter_is_named():
     root = lambda params, batch: jnp.sum(jnp.sqrt(params["w"] * batch["x"]))
     task = Task({"x": jnp.ones(2)}, {"x": jnp.ones(2)})
     with pytest.raises(InnerloopError, match="the meta-gradient is not finite at `w`"):

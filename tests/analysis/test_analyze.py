@@ -38,7 +38,7 @@ def complaint(capsys):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
-def test_everything_on_one_run(run, store, capsys):
+def test_analyze_runs_all_experiments_and_reuses_results(run, store, capsys):
     """Page, tables and figures of every experiment; the second call reads them all."""
     words = ["analyze", str(run), "--tasks", "4", "--against", str(run), "--frozen", "head"]
     assert main(words) == 0
@@ -74,7 +74,7 @@ def test_everything_on_one_run(run, store, capsys):
     assert "compiling" not in capsys.readouterr().err
 
 
-def test_one_experiment_as_json(run, store, capsys, tmp_path, monkeypatch):
+def test_only_option_prints_one_experiment_as_json(run, store, capsys, tmp_path, monkeypatch):
     """One object, and no file unless asked for."""
     monkeypatch.chdir(tmp_path)
     assert main(["analyze", str(run), "--only", "freeze", "--tasks", "3", "--json"]) == 0
@@ -92,9 +92,7 @@ MOVED = {"relative": 0.1, "relative_ci95": 0.01, "angle": 5.0, "angle_ci95": 0.5
 
 
 @pytest.mark.usefixtures("undrawn", "store")
-def test_a_partial_analysis_adds_to_what_was_measured_with_the_same_settings(
-    run, complaint, capsys, tmp_path, monkeypatch
-):
+def test_partial_analysis_merges_results_of_same_settings(run, complaint, capsys, tmp_path, monkeypatch):
     """Also where a number is not finite. With other settings it replaces the whole, or nothing."""
     found = {"freeze": [{"frozen": names} | FROZEN for names in SETS]}
     found["freeze"][1]["ci95"] = float("nan")
@@ -148,7 +146,7 @@ def test_a_partial_analysis_adds_to_what_was_measured_with_the_same_settings(
         ("against", ("Against y, mean over the body: CCA 0.85, CKA 0.85",)),
     ],
 )
-def test_every_experiment_tells_what_it_found(name, words, capsys):
+def test_show_prints_results_of_each_experiment(name, words, capsys):
     whole: dict[str, Any] = record() | {"against_source": "y", "moves": "all"}
     whole["freeze"][2]["frozen"] = ["conv1", "conv2"]
     results = {entry: x for entry, x in whole.items() if entry == name or entry not in EXPERIMENTS}
@@ -161,7 +159,7 @@ def test_every_experiment_tells_what_it_found(name, words, capsys):
     assert f"({EXPERIMENTS[name].tasks_of(20)} held-out tasks)" in told
 
 
-def test_what_a_kept_result_depends_on(run):
+def test_cache_key_depends_on_weights_and_settings(run):
     """Weights, settings and the second run; not the tasks of other experiments, and not the name of the source."""
     depends = lambda name, **changes: ExperimentRunner(Request(**{"source": str(run), **changes}))._depends(
         name
@@ -175,7 +173,7 @@ def test_what_a_kept_result_depends_on(run):
     assert depends("against", against=first) != depends("against", against=copy)
 
 
-def test_a_broken_kept_result_is_made_again(run, store):
+def test_broken_cached_result_is_recomputed(run, store):
     request = Request(str(run), tasks=3)
     results = analyze(request, ["freeze"])
     (kept,) = store.glob("*.json")
@@ -183,7 +181,7 @@ def test_a_broken_kept_result_is_made_again(run, store):
     assert analyze(request, ["freeze"]) == results
 
 
-def test_snapshots(run):
+def test_snapshots_are_saved_along_training(run):
     """Before the first meta-step, and after each part of the run; the last is what was learnt."""
     found = RunFolder(run).snapshots()
     assert list(found) == [0, 2, 4]
@@ -196,7 +194,7 @@ def test_snapshots(run):
     assert any((start[name] != final[name]).any() for name in final)
 
 
-def test_when_snapshots_are_due():
+def test_reached_spaces_snapshots_evenly():
     """Ten parts of 1000 in blocks of 150: at the first block's end after each tenth."""
     at = [s for s in (150, 300, 450, 600, 750, 900, 1000) if reached(10, 1000, s, 100 if s == 1000 else 150)]
     assert at == [150, 300, 450, 600, 750, 900, 1000]
@@ -204,14 +202,14 @@ def test_when_snapshots_are_due():
     assert not any(reached(0, 100, s, 1) for s in range(1, 101))
 
 
-def test_names_of_frozen_sets():
+def test_frozen_name_describes_layer_sets():
     layers = ["a", "b", "c", "head"]
     sets = [[], ["a"], ["a", "b"], ["a", "b", "c"], layers, ["a", "c"], ["head"]]
     assert [frozen_name(x, layers) for x in sets] == ["none", "a", "a–b", "body", "all", "a + c", "head"]
     assert [frozen_name(x, ["head"]) for x in ([], ["head"])] == ["none", "all"]
 
 
-def test_what_cannot_be_analyzed_leaves_no_folder(store, complaint, tmp_path, monkeypatch):
+def test_rejected_analysis_leaves_no_folder(store, complaint, tmp_path, monkeypatch):
     """Nor is a policy's owner told to name layers in Python."""
     monkeypatch.chdir(tmp_path)
     assert "there is no such preset, folder or file, got 'nothing'" in complaint("nothing")

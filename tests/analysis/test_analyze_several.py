@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 FREEZE = ("--only", "freeze", "--tasks", "3")
 
 
-def test_each_run_is_as_alone(run, store, command, tmp_path, monkeypatch):
+def test_runs_are_analyzed_as_if_alone(run, store, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = RunFolder(run).snapshots()[0]
     code, out, _ = command("analyze", run, file, *FREEZE, "--json")
@@ -33,7 +33,7 @@ def test_each_run_is_as_alone(run, store, command, tmp_path, monkeypatch):
     assert first["label"] in (tmp_path / "both" / "index.html").read_text()
 
 
-def test_what_several_runs_do_not_allow(run, store, complaint, tmp_path, monkeypatch):
+def test_invalid_requests_for_several_runs_are_rejected(run, store, complaint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "needs a run; give a run's folder" in complaint("analyze")
     assert "`paths` cannot be shown for several runs" in complaint("analyze", run, run, "--only", "paths")
@@ -45,7 +45,7 @@ def test_what_several_runs_do_not_allow(run, store, complaint, tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
-def test_another_pair_is_not_replaced(run, store, command, complaint, tmp_path, monkeypatch):
+def test_analysis_of_other_runs_is_not_replaced(run, store, command, complaint, tmp_path, monkeypatch):
     """Neither by pairs of other names, nor, unless asked to, by pairs of the same; and nothing stale is left."""
     monkeypatch.chdir(tmp_path)
     pairs = [[f"{folder}/lr0.{i}" for i in (1, 2)] for folder in "ab"]
@@ -66,7 +66,7 @@ def test_another_pair_is_not_replaced(run, store, command, complaint, tmp_path, 
     assert here == {".innerloop.json", "index.html", "results.json", "freeze.csv", *figures}
 
 
-def test_names_of_folders(tmp_path, monkeypatch):
+def test_default_out_joins_run_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out = lambda *runs: default_out(runs)
     assert out("runs/lr0.1", "runs/lr0.2") == Path("analysis-lr0.1-lr0.2")

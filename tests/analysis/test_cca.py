@@ -16,14 +16,14 @@ def orthogonal(size: int) -> np.ndarray:
     return np.linalg.qr(np.random.default_rng(size).normal(size=(size, size)))[0]
 
 
-def test_against_an_independent_implementation():
+def test_cca_matches_statsmodels():
     cancorr = pytest.importorskip("statsmodels.multivariate.cancorr")
     independent = cancorr.CanCorr(Y, X).cancorr
     assert canonical_correlations(X, Y).rho == pytest.approx(independent, abs=1e-10)
     assert mean_cca(X, Y) == pytest.approx(independent.mean(), abs=1e-10)
 
 
-def test_by_hand():
+def test_single_neuron_cca_is_absolute_correlation():
     """One neuron on each side: CCA is the size of the ordinary correlation, here 3 / sqrt(2 * 6)."""
     x, y = np.array([[-1.0], [0], [1]]), np.array([[-1.0], [-1], [2]])
     assert canonical_correlations(x, y).rho == pytest.approx([3 / np.sqrt(12)])
@@ -61,7 +61,7 @@ def test_svcca_drops_small_directions():
     assert mean_cca(x, y) == pytest.approx(2 / 6, abs=0.03)
 
 
-def test_independent_gaussians_are_little_correlated():
+def test_independent_gaussians_have_low_correlation():
     """For p = q neurons and n points the largest is near sqrt(4 p / n (1 - p / n)) (Wachter), and the mean lower."""
     rho = canonical_correlations(RNG.normal(size=(4000, 5)), RNG.normal(size=(4000, 5))).rho
     assert rho.max() < 1.2 * np.sqrt(4 * 5 / 4000)
@@ -76,14 +76,14 @@ def test_dead_and_repeated_neurons_change_nothing():
     assert np.isnan(pwcca(np.full((200, 3), 0.1), Y))
 
 
-def test_ill_conditioned_sides_in_both_precisions():
+def test_cca_handles_ill_conditioned_activations():
     stretched = X * np.geomspace(1, 1e-6, 6)
     assert mean_cca(stretched, Y) == pytest.approx(mean_cca(X, Y), abs=1e-9)
     assert mean_cca(X, Y, dtype=np.float32) == pytest.approx(mean_cca(X, Y), abs=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float32, np.float64])
-def test_rounding_errors_are_no_directions(dtype):
+def test_cca_rank_ignores_rounding_errors(dtype):
     """Three directions in eight neurons, whatever the precision in which they were rounded."""
     x = (RNG.normal(size=(200, 3)) @ RNG.normal(size=(3, 8))).astype(dtype)
     assert len(canonical_correlations(x, RNG.normal(size=(200, 8))).rho) == 3
@@ -97,7 +97,7 @@ def test_scale_changes_nothing(measure, scale):
     assert measure(np.column_stack([np.ones(200), 1e-170 * X]), Y) == pytest.approx(measure(X, Y))
 
 
-def test_more_neurons_than_points_is_told():
+def test_forced_correlations_are_counted():
     x, y = RNG.normal(size=(10, 30)), RNG.normal(size=(10, 4))
     found = canonical_correlations(x, y)
     assert found.forced == 4  # 9 + 4 - 9: every one of them
@@ -109,13 +109,13 @@ def test_more_neurons_than_points_is_told():
     assert canonical_correlations(X, Y).forced == 0
 
 
-def test_convolutional_activations():
+def test_cca_treats_pixels_as_points():
     images = RNG.normal(size=(20, 5, 5, 6))
     other = RNG.normal(size=(20, 5, 5, 3)) + images[..., :3]
     assert mean_cca(images, other) == pytest.approx(mean_cca(images.reshape(-1, 6), other.reshape(-1, 3)))
 
 
-def test_errors():
+def test_invalid_inputs_are_rejected():
     with pytest.raises(InnerloopError, match="CCA: both sides need the same number of points, got 200"):
         mean_cca(X, Y[1:])
     with pytest.raises(InnerloopError, match="at least three points"):

@@ -36,7 +36,7 @@ def squared_distances(x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("neurons", [6, 90])
-def test_definitions(neurons):
+def test_cka_matches_definition(neurons):
     x = RNG.normal(size=(40, neurons))
     k, m = x @ x.T, Y @ Y.T
     assert linear_cka(x, Y) == pytest.approx(by_definition(k, m))
@@ -50,7 +50,7 @@ def test_definitions(neurons):
 
 
 @pytest.mark.parametrize("debiased", [False, True])
-def test_both_sides_are_centred_where_both_are_wide(debiased):
+def test_linear_cka_centres_wide_activations(debiased):
     """More neurons than points on both sides, far from their means: kernels are formed, of centred activations."""
     x, y = RNG.normal(size=(12, 40)) + 3, RNG.normal(size=(12, 50)) ** 2 + 5
     centre = lambda a: a - a.mean(0)
@@ -61,7 +61,7 @@ def test_both_sides_are_centred_where_both_are_wide(debiased):
 
 
 @pytest.mark.parametrize("width", [0.3, 1.0, 2.5])
-def test_the_width_is_a_share_of_the_median_distance(width):
+def test_rbf_width_scales_median_distance(width):
     """Distances and their median by SciPy, kernels by scikit-learn. Of 1, 2, 3, 6, 8, 9 it is 4.5, not sqrt(45 / 2)."""
     spatial, pairwise = pytest.importorskip("scipy.spatial"), pytest.importorskip("sklearn.metrics.pairwise")
     x, y = np.array([[0.0], [1.0], [9.0], [3.0]]), np.array([[0.0, 1], [2, 2], [5, 1], [1, 1]])
@@ -75,7 +75,7 @@ def test_the_width_is_a_share_of_the_median_distance(width):
 
 @pytest.mark.parametrize(("neurons", "different"), [(6, 5), (300, 5), (6, 30)])
 @pytest.mark.parametrize("seed", range(6))
-def test_the_width_where_points_coincide(neurons, different, seed):
+def test_rbf_width_is_defined_for_coincident_points(neurons, different, seed):
     """Five different points among forty: the median distance of all pairs is zero, and that of those apart counts.
 
     Thirty of forty: most pairs are apart, and the median is that of all.
@@ -91,7 +91,7 @@ def test_the_width_where_points_coincide(neurons, different, seed):
     assert rbf_cka(x, Y) == pytest.approx(by_definition(own, other), rel=1e-9)
 
 
-def test_against_independent_implementations():
+def test_cka_matches_independent_implementations():
     """Centring and kernels of scikit-learn; U-centred products of dcor (Szekely and Rizzo) for the debiased one."""
     preprocessing = pytest.importorskip("sklearn.preprocessing")
     centre = lambda k: preprocessing.KernelCenterer().fit_transform(k)
@@ -106,13 +106,13 @@ def test_against_independent_implementations():
     assert linear_cka(X, Y, debiased=True) == pytest.approx(expected, abs=1e-12)
 
 
-def test_by_hand():
+def test_single_neuron_cka_is_squared_correlation():
     """Linear CKA of single neurons is their squared correlation: (3 / sqrt(2 * 6))^2."""
     x, y = np.array([[-1.0], [0], [1]]), np.array([[-1.0], [-1], [2]])
     assert linear_cka(x, y) == pytest.approx(9 / 12)
 
 
-def test_closed_form():
+def test_linear_cka_matches_closed_form():
     """X of orthonormal columns a, b and Y of a alone: ||X^T Y||^2 / (||X^T X|| ||Y^T Y||) = 1 / sqrt(2)."""
     q = np.linalg.qr(np.column_stack([np.ones(9), RNG.normal(size=(9, 2))]))[0][:, 1:]
     assert linear_cka(q, q[:, :1]) == pytest.approx(1 / np.sqrt(2))
@@ -132,13 +132,13 @@ def test_invariances():
     )  # not to every invertible map, unlike CCA
 
 
-def test_debiased_is_near_zero_for_independent_activations():
+def test_debiased_cka_of_independent_activations_is_near_zero():
     x, y = RNG.normal(size=(30, 500)), RNG.normal(size=(30, 500))
     assert linear_cka(x, y) > 0.8
     assert abs(linear_cka(x, y, debiased=True)) < 0.1
 
 
-def test_extremes():
+def test_cka_handles_extreme_activations():
     tiny = X * 1e-30
     assert linear_cka(tiny, Y) == pytest.approx(linear_cka(X, Y))
     assert linear_cka(X.astype(np.float32) * 1e30, Y, dtype=np.float32) == pytest.approx(
@@ -151,7 +151,7 @@ def test_extremes():
     assert 0 < rbf_cka(mostly_off, mostly_off + 0.01 * X) <= 1
 
 
-def test_layouts():
+def test_as_points_reshapes_activations():
     images = RNG.normal(size=(4, 3, 2, 5))
     assert as_points(images).shape == (24, 5)
     assert as_points(images, "flatten").shape == (4, 30)
@@ -160,7 +160,7 @@ def test_layouts():
         as_points(np.ones(4))
 
 
-def test_errors():
+def test_invalid_inputs_are_rejected():
     with pytest.raises(InnerloopError, match="`width` must be above 0, got 0.0"):
         rbf_cka(X, Y, width=0.0)
     with pytest.raises(InnerloopError, match="`width` must be a finite number, got inf"):

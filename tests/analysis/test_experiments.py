@@ -20,7 +20,7 @@ T5 = 2.570581836
 """The 0.975 quantile of Student's t with 5 degrees of freedom."""
 
 
-def test_freezing_is_plain_gradient_descent_on_the_other_layers():
+def test_freezing_matches_gradient_descent_on_other_layers():
     model = own()
     told = []
     lines = analysis.freezing(
@@ -39,7 +39,7 @@ def test_freezing_is_plain_gradient_descent_on_the_other_layers():
     assert lines[2]["change_ci95"] == pytest.approx(T5 * np.std(paired, ddof=1) / np.sqrt(6), rel=1e-4)
 
 
-def test_freezing_chosen_sets_and_what_the_algorithm_moves():
+def test_freezing_accepts_chosen_layer_sets():
     """A head-only inner loop (ANIL) is measured once for all body sets; all frozen is no adaptation at all."""
     head = own(select="out")
     lines = analysis.freezing(head, [(), ("first",), ("out",)], tasks=4, key=KEY)
@@ -62,7 +62,7 @@ class Few(FiniteTasks):
         return Lines().sample(key)
 
 
-def test_progress_over_few_tasks_reaches_its_total():
+def test_progress_reaches_total_with_few_tasks():
     """However many tasks are asked for; and one task gives no interval."""
     model, told = replace(own(), tasks=Few()), []
     listen = lambda done, total: told.append((done, total))
@@ -73,7 +73,7 @@ def test_progress_over_few_tasks_reaches_its_total():
         task_count(type("One", (Few,), {"__len__": lambda self: 1})(), 200)
 
 
-def test_a_score_without_a_known_name():
+def test_scores_without_known_name_are_rejected():
     model = replace(own(), score=lambda params, task: {"mse": loss(params, task.query)})
     with pytest.raises(InnerloopError, match="score: must return `accuracy` or `loss`, got mse"):
         analysis.freezing(model, tasks=2, key=KEY)
@@ -82,7 +82,7 @@ def test_a_score_without_a_known_name():
         analysis.freezing(model, tasks=2, key=KEY)
 
 
-def test_cosine_scores_by_hand():
+def test_cosine_scores_match_manual_computation():
     query, support = jnp.array([[2.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])
     found = cosine_scores(query, support, jnp.array([0, 1, 1]), 2)
     weights = np.exp([1.0, 0.0, -1.0])
@@ -93,7 +93,7 @@ def test_cosine_scores_by_hand():
     assert narrow[0].sum() == pytest.approx(1, abs=1e-6)
 
 
-def test_nil():
+def test_nil_scores_body_features_without_head():
     """Classes that any features tell apart are told apart without a head; a constant body is at chance or worse."""
     model = replace(small(), tasks=separable())
     scrambled = jax.tree.map(jnp.zeros_like, model.params)
@@ -113,7 +113,7 @@ def test_nil():
         analysis.nil(own(), {}, tasks=4, key=KEY)
 
 
-def test_along_training():
+def test_along_training_matches_single_experiments():
     """Each snapshot's lines are those of the same experiments on it."""
     model = own()
     other = jax.tree.map(lambda x: 0.5 * x, model.params)
@@ -125,7 +125,7 @@ def test_along_training():
     assert found[1]["similarity"] == analysis.similarity_before_and_after(model, tasks=2, key=KEY)
 
 
-def test_the_lines_task_is_what_it_says():
+def test_lines_tasks_have_constant_slope():
     task = Lines().sample(KEY)
     slope = task.support.targets / task.support.inputs
     assert jnp.allclose(slope, slope[0], rtol=1e-5)

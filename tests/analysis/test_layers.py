@@ -13,7 +13,7 @@ from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
 
 
-def test_layers_of_the_built_in_networks():
+def test_named_layers_of_built_in_networks():
     """Names, parameters and activations; the last activation is what the network answers."""
     conv = Conv4(5, image_shape=(16, 16, 1), filters=4, features="mean", key=KEY)
     mlp = MLP(16, 5, hidden=(8, 6), normalize=True, key=KEY)
@@ -33,7 +33,7 @@ def test_layers_of_the_built_in_networks():
     assert jnp.allclose(seen["hidden2"], mlp.embed(images[:, :4, :4]), atol=1e-6)
 
 
-def test_layers_of_ones_own():
+def test_named_layers_of_custom_models():
     assert (LAYERS.body, LAYERS.head) == (("first",), "out")
     x = jnp.ones((3, 1))
     assert jnp.array_equal(LAYERS.embed(own().params, x), activations(own().params, x)["first"])

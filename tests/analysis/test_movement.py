@@ -15,7 +15,7 @@ from innerloop.analysis.weight_movement import _angle
 from innerloop.errors import InnerloopError
 
 
-def test_movement():
+def test_layer_movement_matches_manual_computation():
     model = own(select="out")
     lines = analysis.layer_movement(model, tasks=5, key=KEY)
     assert (lines[0]["relative"], lines[0]["angle"]) == (0, 0)
@@ -34,7 +34,7 @@ def headless() -> AnalyzedModel:
     return replace(model, params={**model.params, "out": jnp.zeros((2, 1))})
 
 
-def test_a_layer_that_starts_at_zero_has_no_relative_movement():
+def test_zero_initialised_layer_has_no_relative_movement():
     model = headless()
     body, head = analysis.layer_movement(model, tasks=2, key=KEY)
     assert body["relative"] > 0
@@ -45,7 +45,7 @@ def test_a_layer_that_starts_at_zero_has_no_relative_movement():
     assert moved == {"mean": [0.0, None, None, None], "ci95": [0.0, None, None, None]}
 
 
-def test_paths_of_a_part_that_starts_at_zero_have_absolute_lengths():
+def test_paths_of_zero_initialised_part_are_absolute():
     model = headless()
     found = analysis.inner_paths(model, tasks=2, key=KEY)
     assert (found["body"]["relative"], found["head"]["relative"]) == (True, False)
@@ -55,13 +55,13 @@ def test_paths_of_a_part_that_starts_at_zero_have_absolute_lengths():
         analysis.inner_paths(own(rate=1e30), tasks=2, key=KEY)
 
 
-def test_small_angles():
+def test_angle_resolves_small_angles():
     """1e-5 radians, which the arccos of a float32 cosine cannot tell from 0."""
     a, b = jnp.array([1.0, 0.0]), jnp.array([3.0, 3e-5])
     assert float(_angle(a, b)) == pytest.approx(np.degrees(1e-5), rel=1e-3)
 
 
-def test_steps():
+def test_inner_step_curves_match_manual_computation():
     model = own()
     found = analysis.inner_step_curves(model, tasks=3, key=KEY)
     assert found["steps"] == [0, 1, 2, 3]
@@ -78,7 +78,7 @@ def test_steps():
     assert found["layers"]["first"]["moved"]["mean"][0] == 0
 
 
-def test_landscape():
+def test_loss_landscape_matches_manual_computation():
     """At 0 and 1 the line has the losses before and after the first step; so has the plane at (1, 0) and (0, 1)."""
     model = own()
     line = analysis.loss_line(model, tasks=2, key=KEY, along=(0.0, 1.0))
@@ -99,12 +99,12 @@ def test_landscape():
     assert jnp.allclose(step["out"], adapted(once, tasks[0])["out"] - model.params["out"], atol=1e-6)
 
 
-def test_the_losses_of_a_diverged_inner_loop():
+def test_loss_plane_rejects_diverged_inner_loop():
     with pytest.raises(InnerloopError, match="the losses are not finite; lower the inner step size"):
         analysis.loss_plane(own(rate=1e30), key=KEY, grid=(0.0, 1.0))
 
 
-def test_paths():
+def test_inner_paths_preserve_lengths_in_two_dimensions():
     """In a plane nothing is lost: with two parameters a part the projection keeps every length."""
     model = replace(own(), initial=jax.tree.map(lambda x: 2 * x, own().params))
     found = analysis.inner_paths(model, tasks=4, key=KEY)
@@ -122,7 +122,7 @@ def test_paths():
         assert np.array(shown["outer"]) == pytest.approx(np.array([[-1, 0], [0, 0]]), abs=1e-5)
 
 
-def test_paths_of_what_does_not_move():
+def test_inner_paths_of_fixed_body_are_zero():
     found = analysis.inner_paths(own(select="out"), tasks=3, key=KEY)
     assert np.abs(found["body"]["close"]).max() == 0
     assert found["body"]["shown"] == {"wide": None, "close": None}

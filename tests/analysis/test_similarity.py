@@ -40,7 +40,7 @@ def test_similarity_before_and_after():
     )  # 3 ways x 6 queries: all there are
 
 
-def test_the_queries_of_a_close_up_are_all_that_its_own_classes_have():
+def test_activation_tasks_use_all_queries_of_their_split():
     """Of validation classes with four pictures, two are shots, however many the test classes have."""
     validation = ClassArrays.from_lists([np.zeros((4, 4, 4, 1), np.uint8)] * 3, list("abc"))
     few = replace(EPISODES, splits=SPLITS._replace(validation=validation))
@@ -49,7 +49,7 @@ def test_the_queries_of_a_close_up_are_all_that_its_own_classes_have():
     assert model.activation_tasks.sample(KEY).query.targets.shape == (3 * 2,)
 
 
-def test_similarity_is_that_of_the_activations():
+def test_similarity_matches_cka_of_activations():
     model = small()
     assert model.activation_tasks is not None
     found = analysis.similarity_before_and_after(model, tasks=2, key=KEY)
@@ -63,7 +63,7 @@ def test_similarity_is_that_of_the_activations():
     assert found[0]["cka"]["mean"] == pytest.approx(np.mean(values), abs=1e-5)
 
 
-def test_similarity_of_two_models():
+def test_similarity_across_models():
     """A model against itself is 1 everywhere; against another one it is not; other layers are refused."""
     a = small()
     b = replace(a, params=jax.tree.map(lambda x: jnp.flip(x) + 0.1, a.params))
@@ -102,7 +102,7 @@ def magnified(times: int):
 
 
 @pytest.mark.parametrize("maximum", [1000, 20], ids=["all points", "some points"])
-def test_layers_of_other_resolutions_have_no_points_in_common(monkeypatch, maximum):
+def test_different_resolutions_are_rejected(monkeypatch, maximum):
     """Whether or not both have more points than are compared; with whole examples as points they can be compared."""
     monkeypatch.setattr("innerloop.analysis.similarity.MOST_POINTS", maximum)
     message = r"layer first must have the same points in both, got outputs of shape \(6, 2, 2, 2\) and \(6, 4, 4, 2\)"
@@ -110,13 +110,13 @@ def test_layers_of_other_resolutions_have_no_points_in_common(monkeypatch, maxim
         analysis.similarity_across_models(magnified(1), magnified(2), tasks=2, key=KEY)
 
 
-def test_whole_examples_are_compared_at_any_resolution():
+def test_flatten_layout_compares_different_resolutions():
     found = analysis.similarity_across_models(magnified(1), magnified(2), tasks=2, key=KEY, layout="flatten")
     assert found[0]["cca"]["mean"] == pytest.approx(1, abs=1e-5)
     assert found[0]["points"] == 6
 
 
-def test_a_model_of_other_inputs_is_refused():
+def test_model_with_incompatible_inputs_is_rejected():
     wide = lambda model: replace(model, params={**model.params, "first": jnp.ones((3, 2))})
     with pytest.raises(
         InnerloopError, match=r"a model cannot read the queries \(.*got \(6, 4\); compare models"
@@ -124,7 +124,7 @@ def test_a_model_of_other_inputs_is_refused():
         analysis.similarity_across_models(magnified(1), wide(magnified(1)), tasks=2, key=KEY)
 
 
-def test_each_of_two_models_adapts_by_its_own_inner_loop():
+def test_each_model_adapts_with_its_own_inner_loop():
     """Models of one network, one with three steps and one with a single long one."""
     a = small()
     assert a.activation_tasks is not None
@@ -141,7 +141,7 @@ def test_each_of_two_models_adapts_by_its_own_inner_loop():
     assert found[-1]["cka"]["mean"] < 1 - 1e-4
 
 
-def test_measures_are_those_of_their_functions():
+def test_measures_match_their_functions():
     """One layer on one task: each measure is what the function of its name says, with its published settings."""
     rng = np.random.default_rng(3)
     x = (rng.normal(size=(40, 6)) * [30, 10, 3, 1, 0.3, 0.1]).astype(np.float32)
@@ -160,7 +160,7 @@ def test_measures_are_those_of_their_functions():
     assert found["chance_cka"] < 0.5 < found["cka"]
 
 
-def test_activations_of_a_diverged_inner_loop():
+def test_non_finite_activations_are_rejected():
     x = np.array([[1.0, np.nan], [2.0, 3.0], [4.0, 5.0]])
     with pytest.raises(InnerloopError, match="activations must be finite; lower the inner step size"):
         _measures_of(x, x)

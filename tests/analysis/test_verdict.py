@@ -39,7 +39,7 @@ def kind(*values: Any, **more: Any) -> str:
     return found.kind
 
 
-def test_maml_and_boil_are_told_apart():
+def test_verdict_distinguishes_maml_from_boil():
     """The paper's MAML (46.9, 46.3; CKA near 1) and a BOIL model, whose body alone learns and changes."""
     assert kind(0.469, 0.463, 0.2, 0.484, [0.99, 0.97]) == "feature reuse"
     assert kind(0.757, 0.191, 0.191, 0.470, [0.93, 0.70], algorithm="boil", moves="body") == "rapid learning"
@@ -75,17 +75,17 @@ def test_maml_and_boil_are_told_apart():
         (0.40, 0.94, None, "undecided"),
     ],
 )
-def test_the_rule(body: float, nil: float | None, alike: list[float] | None, expected: str):
+def test_verdict_follows_thresholds(body: float, nil: float | None, alike: list[float] | None, expected: str):
     """Scores from 0.2 (all frozen) to 0.95 (none): 0.9 of the gain is 0.875, half of it 0.575."""
     assert kind(0.95, body, 0.2, nil, alike) == expected
 
 
-def test_no_gain_is_nothing_to_explain():
+def test_no_gain_gives_no_gain_verdict():
     assert kind(0.205, 0.2, 0.2, 0.9, [0.9, 0.9]) == "no gain"
     assert kind(0.1, 0.2, 0.2, 0.9, [0.9, 0.9]) == "no gain"
 
 
-def test_losses_fall():
+def test_verdict_treats_lower_loss_as_better():
     """For regression less is better; a body-frozen loss above that of no adaptation keeps nothing."""
     found = results(0.3, 0.5, 3.0, None, [0.99, 0.97], metric="loss")
     for line in found["freeze"]:
@@ -106,7 +106,7 @@ def told(*values: Any, **more: Any) -> str:
     return " ".join(found.sentences)
 
 
-def test_words_follow_from_the_numbers():
+def test_sentences_follow_from_results():
     maml = told(0.95, 0.90, 0.2, 0.93, [0.99, 0.9])
     assert "reaches 95.00 ± 1.00 %; without it, 20.00 ± 1.00 %" in maml
     assert "93 % of the gain is left" in maml
@@ -128,7 +128,7 @@ def test_words_follow_from_the_numbers():
     assert "nothing to explain. With more tasks, it could" in told(0.2, 0.2, 0.2, None, None)
 
 
-def test_what_a_verdict_still_needs():
+def test_undecided_verdict_names_missing_experiments():
     """Only experiments that could change it; of regression, no NIL."""
     needs = "This does not decide it: the verdict also needs the experiment"
     assert told(0.95, 0.92, 0.2, None, None).endswith(f"is left. {needs} similarity.")

@@ -36,7 +36,7 @@ def lying_zip(path: Path, method: int, size: int = 64 << 20) -> Path:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_zip_that_states_another_size(tmp_path: Path, method: int, request: pytest.FixtureRequest):
+def test_zip_with_false_member_size_is_rejected(tmp_path: Path, method: int, request: pytest.FixtureRequest):
     path = lying_zip(tmp_path / "x.zip", method)
     request.getfixturevalue("traced")
     with pytest.raises(InnerloopError, match=r"is damaged|not compressed by deflate"):
@@ -58,7 +58,7 @@ def pax_of(records: bytes) -> bytes:
     ],
     ids=["records", "many", "sparse"],
 )
-def test_extended_headers_of_a_tar(tmp_path: Path, content: bytes, traced):
+def test_tar_with_hostile_extended_headers_is_rejected(tmp_path: Path, content: bytes, traced):
     member = tarfile.TarInfo("x")
     (tmp_path / "x.tar.gz").write_bytes(
         gzip.compress(content + member.tobuf(tarfile.USTAR_FORMAT) + bytes(1024), 1)
@@ -68,7 +68,7 @@ def test_extended_headers_of_a_tar(tmp_path: Path, content: bytes, traced):
         list(read_tar(tmp_path / "x.tar.gz", ANY, limits))
 
 
-def test_extended_headers_that_only_tell_times(tmp_path: Path):
+def test_tar_with_mtime_extended_header_is_read(tmp_path: Path):
     with tarfile.open(tmp_path / "x.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
         member = tarfile.TarInfo("a/b")
         member.pax_headers, member.size = {"mtime": "1.5"}, 3
@@ -77,7 +77,7 @@ def test_extended_headers_that_only_tell_times(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_archives_tables_and_stores_that_are_no_files(tmp_path: Path, kind: str):
+def test_non_regular_archives_and_tables_are_rejected(tmp_path: Path, kind: str):
     path = make(tmp_path / "x.npy", kind)
     for read in (read_zip, read_tar):
         with pytest.raises(InnerloopError, match="regular file|larger than the bound|No such file"):
@@ -101,7 +101,7 @@ def test_archives_tables_and_stores_that_are_no_files(tmp_path: Path, kind: str)
         ("x,y\n" + "1,2\n" * 1001, "lines at most"),
     ],
 )
-def test_tables_of_points(tmp_path: Path, content: str, message: str, monkeypatch):
+def test_malformed_point_tables_give_short_errors(tmp_path: Path, content: str, message: str, monkeypatch):
     monkeypatch.setattr("innerloop.cli.user_examples.LINES", 1000)
     (tmp_path / "x.csv").write_text(content)
     with pytest.raises(InnerloopError, match=message) as caught:
@@ -112,7 +112,7 @@ def test_tables_of_points(tmp_path: Path, content: str, message: str, monkeypatc
 @pytest.mark.parametrize(
     "content", ["filename,label" + ",x" * 1000 + "\n" + "a\n" * 1000, "x" * 100_000 + "\na\n"]
 )
-def test_tables_of_many_columns(tmp_path: Path, content: str):
+def test_tables_with_huge_headers_give_short_errors(tmp_path: Path, content: str):
     (tmp_path / "x.csv").write_text(content)
     with pytest.raises(InnerloopError, match="must have") as caught:
         mini_imagenet._table(tmp_path / "x.csv", tmp_path)
@@ -151,7 +151,7 @@ def server() -> Iterator[str]:
     ("path", "message"),
     [("/endless", "sends more than"), ("/large", "sends more than"), ("/slow", "was too slow")],
 )
-def test_downloads_end(tmp_path: Path, server: str, path: str, message: str, monkeypatch):
+def test_oversized_and_slow_downloads_fail(tmp_path: Path, server: str, path: str, message: str, monkeypatch):
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
     monkeypatch.delenv("INNERLOOP_DATA", raising=False)
     monkeypatch.setattr(download, "STALL", 0.3)

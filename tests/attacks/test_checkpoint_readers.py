@@ -39,14 +39,14 @@ def run_with(folder: Path, config: Config) -> RunFolder:
 
 
 @pytest.mark.parametrize("hidden", [(30_000, 30_000), (1,) * 20_000])
-def test_configs_of_larger_models_than_the_checkpoints(tmp_path: Path, bounded, hidden):
+def test_config_larger_than_checkpoint_is_rejected(tmp_path: Path, bounded, hidden):
     with pytest.raises(InnerloopError, match="larger model than the checkpoints|hidden"):
         train(None, run_with(tmp_path / "run", small(hidden=hidden)).path, resume=True)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "inside"])
 @pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "default/_METADATA", "default/manifest.ocdbt"])
-def test_checkpoints_of_other_files(checkpoint_files: Path, name: str, kind: str, bounded):
+def test_non_regular_checkpoint_files_are_rejected(checkpoint_files: Path, name: str, kind: str, bounded):
     path = checkpoint_files / "7" / name
     whole = path.read_bytes()
     path.unlink()
@@ -73,7 +73,7 @@ def read_state(folder: Path) -> None:
         checkpoint.read(checkpoints, 7, state)
 
 
-def test_a_checkpoint_in_chunks_larger_than_its_arrays(tmp_path: Path, checkpoint_files: Path, bounded):
+def test_checkpoint_with_oversized_chunks_is_rejected(tmp_path: Path, checkpoint_files: Path, bounded):
     """Forty megabytes of zeros in a few bytes; it may as well be terabytes."""
     folder = tmp_path / "checkpoints"
     shutil.copytree(checkpoint_files, folder)

@@ -35,7 +35,7 @@ def run(*words: str, redirect: str = "", **changes: str | None) -> subprocess.Co
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "utf-16"])
-def test_an_encoding_that_lacks_characters(encoding: str):
+def test_unencodable_characters_are_escaped(encoding: str):
     """θ and ± are escaped where they are not to be had."""
     told = (
         "import sys; from innerloop.cli import main; from innerloop.cli.common import console;"
@@ -49,7 +49,7 @@ def test_an_encoding_that_lacks_characters(encoding: str):
     assert text.strip() == wanted
 
 
-def test_the_plain_locale():
+def test_commands_work_in_c_locale():
     """Old systems without UTF-8: options, tables and errors."""
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     assert run(*LIST, **plain).returncode == 0
@@ -61,14 +61,14 @@ def test_the_plain_locale():
 
 
 @pytest.mark.parametrize("redirect", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_streams(redirect: str):
+def test_closed_streams_give_no_traceback(redirect: str):
     """Nothing is written into a file that took a closed stream's number, and no stream is missing."""
     done = run(*LIST[:-1], "nope", redirect=redirect)
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr + done.stdout
 
 
-def test_a_closed_number_is_taken_by_the_null_device():
+def test_closed_stream_descriptors_open_null_device():
     script = (
         "import os, sys; from innerloop.cli import streams; streams._open_closed();"
         "same = os.path.sameopenfile; null = os.open(os.devnull, os.O_RDWR);"
@@ -78,7 +78,7 @@ def test_a_closed_number_is_taken_by_the_null_device():
 
 
 @pytest.mark.parametrize(("platforms", "named"), [("cuda", "cuda"), ("no-such", "no-such")])
-def test_devices_that_are_not_there(platforms: str, named: str):
+def test_unavailable_jax_platform_is_reported(platforms: str, named: str):
     words = ("evaluate", "sinusoid-maml", "--tasks", "2")
     done = run(*LIST[:-2], *words, JAX_PLATFORMS=platforms)
     if platforms == "cuda" and done.returncode == 0:
@@ -90,7 +90,7 @@ def test_devices_that_are_not_there(platforms: str, named: str):
     assert b"Traceback" not in done.stderr
 
 
-def test_a_home_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_unknown_home_folder_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """In every place that takes a path with `~`."""
     monkeypatch.setenv("INNERLOOP_CACHE", NOBODY)
     for named, make in {
@@ -110,7 +110,7 @@ def test_a_home_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
-def test_images_in_a_home_that_is_not_there(command, tmp_path: Path):
+def test_train_reports_images_in_unknown_home_folder(command, tmp_path: Path):
     words = ("--data.dataset", "folder", "--data.folder", NOBODY, "--folder", tmp_path / "run")
     code, _, err = command("train", "glyphs-5way-1shot-maml", *words)
     assert code == 2
@@ -129,7 +129,9 @@ def without_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pwd.getpwuid", unknown)
 
 
-def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, four_classes: ClassArrays):
+def test_caches_are_skipped_without_home_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, four_classes: ClassArrays
+):
     """No folder called `~` is made, and what is only kept for the next time is done without."""
     monkeypatch.chdir(tmp_path)
     without_home(monkeypatch)
@@ -153,7 +155,7 @@ def four_classes() -> ClassArrays:
     return ClassArrays(examples, np.arange(4, dtype=np.int32), np.ones(4, np.int32), tuple("abcd"))
 
 
-def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_unwritable_cache_gives_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """A file where its folder should be, which stops the superuser too."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path / "file" / "x"))
@@ -170,7 +172,7 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert result_cache.load("x") is None
 
 
-def test_jaxs_variable_decides_which_programs_are_cached(monkeypatch: pytest.MonkeyPatch):
+def test_jax_variable_sets_minimum_cached_compile_time(monkeypatch: pytest.MonkeyPatch):
     """Without it, all are, also those that compile quickly."""
     name = "jax_persistent_cache_min_compile_time_secs"
     before = getattr(jax.config, name)
@@ -186,7 +188,9 @@ def test_jaxs_variable_decides_which_programs_are_cached(monkeypatch: pytest.Mon
         jax.config.update(name, before)
 
 
-def test_warnings_are_sentences(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def test_warnings_are_formatted_without_source_location(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     """Without a line of code, and with control characters as escapes."""
     before = warnings.formatwarning
     with streams.prepared():
@@ -196,13 +200,13 @@ def test_warnings_are_sentences(capsys: pytest.CaptureFixture[str], monkeypatch:
 
 
 @pytest.mark.parametrize("name", ["runs/nope", "./nope", "../nope", "/nope", "~/nope", "nope/"])
-def test_a_path_is_no_preset(name: str, complaint):
+def test_missing_path_is_not_treated_as_preset(name: str, complaint):
     assert "there is no such folder or file" in complaint("evaluate", name)
     with pytest.raises(InnerloopError, match="there is no such folder or file; give a run's folder"):
         weights_path(name)
 
 
-def test_cores_twice():
+def test_use_cores_can_be_called_twice():
     """The first cell of a notebook, run again after the others."""
     use_cores(2)  # as conftest did, before JAX started
     use_cores()
@@ -213,14 +217,14 @@ def test_cores_twice():
             use_cores(wrong)
 
 
-def test_a_system_without_sysconf(monkeypatch: pytest.MonkeyPatch):
+def test_available_memory_works_without_sysconf(monkeypatch: pytest.MonkeyPatch):
     """Windows has none of it."""
     monkeypatch.delattr(os, "sysconf_names")
     monkeypatch.delattr(os, "sysconf")
     assert available_memory() == 2**63
 
 
-def test_files_of_text_are_utf8_everywhere():
+def test_source_opens_text_files_with_explicit_encoding():
     """No file's encoding is left to the locale."""
     others = (
         "archive.open",
@@ -242,7 +246,7 @@ def test_files_of_text_are_utf8_everywhere():
                 assert any(x in words for x in told), f"{path.name}: {words}"
 
 
-def test_the_json_of_a_list_is_ascii():
+def test_list_json_is_ascii():
     """Whatever reads it needs no encoding."""
     done = run(*LIST, "--json")
     assert done.stdout.isascii()

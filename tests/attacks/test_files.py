@@ -51,13 +51,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("folder", ["runs/../..", "runs/../data", ".", "data/../runs/x/../../.."])
-def test_a_run_that_diverges_removes_what_it_wrote_alone(project: Path, folder: str, refused, contents):
+def test_diverged_run_removes_only_its_own_files(project: Path, folder: str, refused, contents):
     before = contents(project.parent)
     assert "diverged" in refused(*TRAIN, *DIVERGE, "--folder", folder)
     assert contents(project.parent) == before
 
 
-def test_what_somebody_puts_into_a_new_run_folder_stays(project: Path, contents, monkeypatch):
+def test_user_files_in_failed_run_folder_are_kept(project: Path, contents, monkeypatch):
     """Beside the run's own files, and in place of one of them."""
 
     def visited(*arguments: object, **more: object) -> None:
@@ -74,7 +74,7 @@ def test_what_somebody_puts_into_a_new_run_folder_stays(project: Path, contents,
     assert set(left) == {"x", "x/config.json", "x/tensorboard", "x/tensorboard/notes.txt"}
 
 
-def test_a_run_whose_first_checkpoint_found_no_room_is_kept_and_resumed(project: Path, monkeypatch):
+def test_run_resumes_after_first_checkpoint_hits_full_disk(project: Path, monkeypatch):
     with monkeypatch.context() as full:
         full.setattr("shutil.disk_usage", lambda path: type("usage", (), {"free": 100}))
         with pytest.raises(NotWritten, match="then `resume`"):
@@ -96,7 +96,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("names", [NAMES[:-1], NAMES[-1:]], ids=["text", "bytes"])
-def test_a_run_works_in_folders_of_any_names(tmp_path: Path, names: list[str]):
+def test_runs_work_in_folders_with_unusual_names(tmp_path: Path, names: list[str]):
     folder = tmp_path.joinpath(*names, "run")
     train(tiny(4), folder)
     (folder / "weights.safetensors").unlink()
@@ -112,7 +112,7 @@ def test_a_run_works_in_folders_of_any_names(tmp_path: Path, names: list[str]):
     assert main(["evaluate", str(folder), "--tasks", "2", "--json"]) == 0
 
 
-def test_the_first_checkpoint_is_read_back(tmp_path: Path, monkeypatch):
+def test_first_checkpoint_is_verified_by_reading(tmp_path: Path, monkeypatch):
     def unreadable(*arguments: object) -> None:
         raise InnerloopError("checkpoint 4", "cannot be read")
 
@@ -158,7 +158,7 @@ def test_links_in_a_run_folder_are_not_followed(base: Path, tmp_path: Path, name
 @pytest.mark.parametrize(
     "name", ["weights.safetensors", "lock", "environment.json", "checkpoints/7/x", "metrics.jsonl"]
 )
-def test_a_new_run_takes_no_file_of_another(tmp_path: Path, name: str, refused, contents):
+def test_new_run_rejects_folder_with_existing_files(tmp_path: Path, name: str, refused, contents):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("precious")
     before = contents(tmp_path)
@@ -174,7 +174,7 @@ def own(base: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_report_replaces_its_own_page_alone(own: Path, tmp_path: Path, refused, contents):
+def test_report_replaces_only_its_own_page(own: Path, tmp_path: Path, refused, contents):
     """Nor does it draw figures through links."""
     words, outside = ("report", own, "--tasks", "2"), tmp_path / "outside"
     outside.mkdir()
@@ -211,7 +211,7 @@ def test_predictions_never_replace_the_points(own: Path, tmp_path: Path, refused
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_an_analysis_replaces_its_own_files_alone(own: Path, tmp_path: Path, refused, contents):
+def test_analysis_replaces_only_its_own_files(own: Path, tmp_path: Path, refused, contents):
     out = tmp_path / "out"
     out.mkdir()
     (out / "index.html").write_text("my home page")
@@ -226,7 +226,7 @@ def test_an_analysis_replaces_its_own_files_alone(own: Path, tmp_path: Path, ref
         OutputFolder(out).check(name)
 
 
-def test_an_adapted_learner_is_not_written_over(tmp_path: Path):
+def test_save_adapted_does_not_overwrite_by_default(tmp_path: Path):
     learner = Learner.from_pretrained("sinusoid-maml").fit(np.ones((3, 1), np.float32), np.ones((3, 1)))
     path = tmp_path / "patient.safetensors"
     learner.save_adapted(path)
@@ -237,7 +237,7 @@ def test_an_adapted_learner_is_not_written_over(tmp_path: Path):
     learner.save_adapted(path, overwrite=True)
 
 
-def test_saved_arrays_are_not_written_over_either(tmp_path: Path):
+def test_memmap_save_does_not_overwrite_by_default(tmp_path: Path):
     data = ClassArrays.from_lists([np.zeros((2, 2, 2, 1), np.uint8)], ["a"])
     (tmp_path / "x.json").write_text("precious")
     with pytest.raises(InnerloopError, match="x.json: already exists"):
@@ -246,7 +246,7 @@ def test_saved_arrays_are_not_written_over_either(tmp_path: Path):
     memmap.save(data, tmp_path / "x.npy", overwrite=True)
 
 
-def test_a_file_is_whole_or_not_there(tmp_path: Path):
+def test_output_files_are_written_atomically(tmp_path: Path):
     path = tmp_path / "x"
     with pytest.raises(ZeroDivisionError), replacing(path) as draft:
         draft.write_text(f"half {1 / 0}")
@@ -272,7 +272,7 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path):
     assert folder.path == tmp_path
 
 
-def test_only_what_orbax_wrote_goes_with_an_old_checkpoint(tmp_path: Path):
+def test_checkpoint_rotation_keeps_user_files(tmp_path: Path):
     """Notes beside the arrays of a checkpoint stay when it is rotated away."""
     notes = tmp_path / "run" / "checkpoints" / "2" / "notes.txt"
 
@@ -341,7 +341,7 @@ def calls(path: Path) -> set[str]:
     return found
 
 
-def test_everything_is_written_through_one_place():
+def test_source_writes_files_only_through_io_modules():
     root = Path(innerloop.__file__).parent
     found = {(str(p.relative_to(root)), name) for p in root.rglob("*.py") for name in calls(p)}
     found = {(file, name) for file, name in found if file not in ("io/files.py", "io/folders.py")}
@@ -357,5 +357,5 @@ def test_everything_is_written_through_one_place():
     assert found <= allowed, sorted(found - allowed)
 
 
-def test_weights_of_a_run_are_its_own(base: Path):
+def test_run_weights_store_preset_name(base: Path):
     assert weights.load(RunFolder(base).weights)[1].name == "sinusoid-maml"

@@ -30,7 +30,7 @@ from innerloop.tasks.io.images import open_image
 from innerloop.training.storage.run_directory import RunFolder
 
 
-def test_a_file_of_the_records_name_is_not_ours(tmp_path: Path):
+def test_foreign_innerloop_json_is_not_overwritten(tmp_path: Path):
     mine = '{"mine": 1}'
     (tmp_path / ".innerloop.json").write_text(mine)
     folder = OutputFolder(tmp_path)
@@ -40,7 +40,7 @@ def test_a_file_of_the_records_name_is_not_ours(tmp_path: Path):
     assert (tmp_path / ".innerloop.json").read_text() == mine
 
 
-def test_an_output_folder_replaces_no_input(tmp_path: Path):
+def test_output_folder_does_not_overwrite_inputs(tmp_path: Path):
     (tmp_path / "figures").mkdir()
     picture = tmp_path / "figures" / "freeze.png"
     picture.write_bytes(b"mine")
@@ -50,7 +50,7 @@ def test_an_output_folder_replaces_no_input(tmp_path: Path):
     assert picture.read_bytes() == b"mine"
 
 
-def test_what_is_wrong_with_a_file_is_said_once(tmp_path: Path):
+def test_file_error_names_path_once(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InnerloopError, match="regular file") as caught:
         open_regular(tmp_path / "pipe", 10)
@@ -66,7 +66,7 @@ def tiff_of_one_tile(side: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + packed
 
 
-def test_a_tile_may_be_no_larger_than_a_picture():
+def test_oversized_tiff_tiles_are_rejected():
     assert open_image(tiff_of_one_tile(64), "small").size == (16, 16)
     with pytest.raises(InnerloopError, match="tiles of more than"):
         open_image(tiff_of_one_tile(8192), "large")
@@ -89,13 +89,13 @@ def jpeg_of_scans(number: int) -> bytes:
     )
 
 
-def test_a_picture_of_endless_scans():
+def test_jpeg_with_too_many_scans_is_rejected():
     assert open_image(jpeg_of_scans(9), "few").size == (16, 16)
     with pytest.raises(InnerloopError, match="more than 100 scans"):
         open_image(jpeg_of_scans(1000), "many")
 
 
-def test_scans_of_a_photo_of_several_pictures_are_counted_too(monkeypatch: pytest.MonkeyPatch):
+def test_scans_of_multi_picture_jpeg_are_counted(monkeypatch: pytest.MonkeyPatch):
     kept, image = io.BytesIO(), Image.fromarray(np.zeros((8, 8), np.uint8))
     image.save(kept, "MPO", save_all=True, append_images=[image])
     monkeypatch.setattr("innerloop.tasks.io.images.SCANS", 0)
@@ -103,21 +103,21 @@ def test_scans_of_a_photo_of_several_pictures_are_counted_too(monkeypatch: pytes
         open_image(kept.getvalue(), "x")
 
 
-def test_bytes_behind_a_picture_are_no_scans():
+def test_trailing_bytes_are_not_counted_as_scans():
     kept = io.BytesIO()
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(kept, "JPEG")
     assert open_image(kept.getvalue() + b"\xff\xda" * 1000, "a photo with a film behind it").size == (8, 8)
 
 
 @pytest.mark.parametrize("size", ["0", "²", "1000000000", "-3", "x", ""])
-def test_sizes_that_no_terminal_has(size: str, monkeypatch: pytest.MonkeyPatch):
+def test_invalid_terminal_sizes_are_ignored(size: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", size)
     monkeypatch.setenv("LINES", "40")
     streams._forget_odd_sizes()
     assert (os.environ.get("COLUMNS"), os.environ["LINES"]) == (None, "40")
 
 
-def test_no_latex_is_started_for_a_matplotlibrc():
+def test_figures_ignore_usetex_setting():
     with matplotlib.rc_context({"text.usetex": True}):
         with matplotlib.rc_context(STYLE):
             figure = Figure()
@@ -125,32 +125,32 @@ def test_no_latex_is_started_for_a_matplotlibrc():
         assert svg(figure, "figure").startswith("<img")
 
 
-def test_an_output_in_a_file_is_refused_before_any_work(tmp_path: Path):
+def test_output_path_inside_a_file_is_rejected(tmp_path: Path):
     (tmp_path / "notes").write_text("mine")
     with pytest.raises(InnerloopError, match="not a folder"):
         check_output_path(tmp_path / "notes" / "page.html", overwrite=True)
 
 
-def test_a_log_of_millions_of_lines(tmp_path: Path):
+def test_number_of_metrics_lines_is_bounded(tmp_path: Path):
     (tmp_path / "metrics.jsonl").write_text('{"step":0}\n' * 2_000_000)
     with pytest.raises(InnerloopError, match="at most 300000 lines"):
         RunFolder(tmp_path).metrics()
 
 
-def test_a_table_of_millions_of_rows(tmp_path: Path):
+def test_number_of_table_rows_is_bounded(tmp_path: Path):
     rows = mini_imagenet._rows(["filename,label\n", *["a,b\n"] * 200_001], tmp_path / "train.csv")
     with pytest.raises(InnerloopError, match="at most 200000 rows"):
         for _ in rows:
             pass
 
 
-def test_more_pictures_than_memory_holds():
+def test_images_exceeding_memory_are_rejected():
     files = {"class": [Path("a.png")] * 1_000_000}
     with pytest.raises(InnerloopError, match="bytes of memory"):
         class_folders.read(files, 4096, 3)
 
 
-def test_names_of_classes_need_not_be_text(tmp_path: Path):
+def test_class_names_can_be_non_utf8_bytes(tmp_path: Path):
     folder = tmp_path / os.fsdecode(b"pictures\xff") / os.fsdecode(b"class\xfe")
     folder.mkdir(parents=True)
     picture = folder / "a.png"

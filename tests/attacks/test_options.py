@@ -84,7 +84,7 @@ SETTINGS = [(cls, name) for cls in SECTIONS for name in numeric(cls)]
 OPTIONS = [(word, name) for word, cls in COMMANDS.items() for name in numeric(cls)]
 
 
-def test_that_all_are_seen():
+def test_all_sections_and_commands_are_covered():
     """All sections of a config, all commands; and the walk finds their numbers."""
     hints = get_type_hints(Config).values()
     assert {Config, *(h for h in hints if dataclasses.is_dataclass(h))} == set(SECTIONS)
@@ -97,7 +97,7 @@ def test_that_all_are_seen():
 
 
 @pytest.mark.parametrize(("cls", "name"), SETTINGS, ids=lambda x: getattr(x, "__name__", x))
-def test_a_setting(cls: type[Section], name: str):
+def test_settings_are_bounded_in_python_and_json(cls: type[Section], name: str):
     """Refused from Python and from JSON, by its own name; its bounds themselves are fine."""
     field = bounds_of(cls)[name]
     make = lambda value: cls(**{name: value})
@@ -114,7 +114,7 @@ def test_a_setting(cls: type[Section], name: str):
 
 
 @pytest.mark.parametrize(("cls", "name"), SETTINGS, ids=lambda x: getattr(x, "__name__", x))
-def test_a_setting_on_the_command_line(cls: type[Section], name: str, complaint):
+def test_settings_are_bounded_on_command_line(cls: type[Section], name: str, complaint):
     """Named as the option that it is."""
     field = bounds_of(cls)[name]
     value = beyond(field)[1]
@@ -124,7 +124,7 @@ def test_a_setting_on_the_command_line(cls: type[Section], name: str, complaint)
 
 
 @pytest.mark.parametrize(("word", "name"), OPTIONS)
-def test_an_option(word: str, name: str, complaint):
+def test_command_options_are_bounded(word: str, name: str, complaint):
     cls = COMMANDS[word]
     field, named = bounds_of(cls)[name], _option(cls, name)
     for value in beyond(field)[:2]:
@@ -132,7 +132,7 @@ def test_an_option(word: str, name: str, complaint):
         assert told.startswith(f"innerloop: {named}: must be ")
 
 
-def test_a_request_from_python():
+def test_analyze_request_is_bounded():
     assert set(bounds_of(Request)) == set(numeric(Request))
     for name, field in bounds_of(Request).items():
         for value in beyond(field):
@@ -159,26 +159,26 @@ def test_a_request_from_python():
         ),
     ],
 )
-def test_sizes_that_are_too_large_together(changes: dict, named: str):
+def test_products_of_settings_are_bounded(changes: dict, named: str):
     with pytest.raises(InnerloopError, match=f"{named}.*must be 2 147 483 647 or less, got .* x "):
         dataclasses.replace(Config(), **changes)
 
 
-def test_more_layers_than_a_network_has():
+def test_number_of_hidden_layers_is_bounded():
     with pytest.raises(
         InnerloopError, match=r"model.hidden: must be 256 numbers or fewer, got \(1, 1, .{,90}$"
     ):
         ModelConfig(hidden=(1,) * 100_000)
 
 
-def test_numbers_that_python_does_not_write(complaint):
+def test_integers_with_too_many_digits_are_rejected(complaint):
     with pytest.raises(InnerloopError, match="got a number of thousands of digits"):
         Config(seed=10**5000)
     code = cli.main(["train", "sinusoid-maml", "--seed", "9" * 5000])
     assert code == 2
 
 
-def test_a_measurement_from_python_is_bounded_too():
+def test_measure_arguments_are_bounded():
     """What `measure` is asked for becomes settings; nothing is computed before."""
     run = training_trained.Trained({}, SupervisedExperiment(Config()), "x", {})
     for name, value in {"tasks": 10**18, "steps": 10**18, "queries": 0, "learning_rate": -1.0}.items():
@@ -188,7 +188,7 @@ def test_a_measurement_from_python_is_bounded_too():
         measure.measure(run, shots=10**10)
 
 
-def test_bounds_are_generous():
+def test_bounds_leave_room_above_presets():
     """Far from every preset: an honest number is never refused."""
     from innerloop.config.presets.registry import all_presets
 
@@ -203,6 +203,6 @@ def test_bounds_are_generous():
                     assert 10 * value <= field.bounds.high, name
 
 
-def test_bounds_are_both_there():
+def test_bounds_require_low_and_high():
     with pytest.raises(TypeError):
         Bounds(1)  # pyright: ignore[reportCallIssue]

@@ -120,7 +120,7 @@ def places(tree: ast.AST) -> Iterator[str]:
                 yield node.value
 
 
-def test_the_library_calls_nothing_of_one_system():
+def test_source_avoids_platform_specific_calls():
     for path in SOURCE.rglob("*.py"):
         tree = ast.parse(path.read_text("utf-8"))
         found = [*lacking(tree), *elsewhere(tree), *(p for p in places(tree) if PLACES.get(p) != path.name)]
@@ -158,12 +158,12 @@ def test_the_library_calls_nothing_of_one_system():
         ("os.replace(a, b); os.kill(x, signal.SIGTERM); frame.rename(columns=x)", False),
     ],
 )
-def test_what_the_check_finds(code: str, wrong: bool):
+def test_portability_check_finds_unguarded_calls(code: str, wrong: bool):
     tree = ast.parse(code)
     assert bool([*lacking(tree), *elsewhere(tree), *places(tree)]) == wrong
 
 
-def test_paths_of_windows_need_no_link(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_windows_checkpoint_paths_need_no_symlink(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Links are for paths that Orbax misreads; where no link can be made, the path itself has to do."""
     assert checkpoint_manager.is_plain(PureWindowsPath(r"C:\Users\me\runs\a-b"))
     assert not checkpoint_manager.is_plain(tmp_path / "[x]")
@@ -179,7 +179,7 @@ def test_paths_of_windows_need_no_link(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert checkpoint_manager.linked(tmp_path) is None
 
 
-def test_help_of_every_command_in_the_western_encoding():
+def test_help_is_encodable_in_cp1252():
     """As on a console of Windows: the usage of each command, and all presets."""
     asked = [["--help"], ["list"], *([name, "--help"] for name in COMMANDS)]
     script = f"import sys; from innerloop.cli import main; sys.exit(max(main(words) for words in {asked}))"

@@ -19,7 +19,7 @@ WMF = b"\xd7\xcd\xc6\x9a\0\0" + struct.pack("<4hH4xH", 0, 0, 9, 9, 96, 0) + b"\1
 
 
 @pytest.mark.parametrize("content", [EPS, WMF, b"%PDF-1.4", b"SIMPLE  =                    T"])
-def test_formats_that_start_programs(tmp_path: Path, content: bytes, monkeypatch):
+def test_formats_that_launch_programs_are_rejected(tmp_path: Path, content: bytes, monkeypatch):
     started: list[Any] = []
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *args, **kwargs: started.append(args))
     (tmp_path / "q1.png").write_bytes(content)
@@ -36,20 +36,20 @@ def packed(image: Image.Image, kind: str = "TIFF") -> bytes:
 
 
 @pytest.mark.parametrize("mode", ["F", "I", "LAB"])
-def test_pictures_whose_colours_are_not_told(mode: str):
+def test_unsupported_colour_modes_are_rejected(mode: str):
     """As grey or colour they came out black, white, or as a traceback."""
     with pytest.raises(InnerloopError, match=f"unsupported colour format, got mode {mode}"):
         open_image(packed(Image.frombytes(mode, (2, 2), bytes(12 if mode == "LAB" else 16))), "x")
 
 
 @pytest.mark.parametrize("order", ["<u2", ">u2"])
-def test_grey_of_sixteen_bits(order: str):
+def test_sixteen_bit_greyscale_is_scaled_to_eight_bits(order: str):
     image = open_image(packed(Image.fromarray(np.array([[0, 0x80FF], [0x1234, 0xFFFF]], order))), "x")
     assert to_array(image, None, 1)[..., 0].tolist() == [[0, 0x80], [0x12, 0xFF]]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pictures_that_are_no_files(tmp_path: Path, kind: str):
+def test_non_regular_image_files_are_rejected(tmp_path: Path, kind: str):
     for name in "abc":
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").write_bytes(packed(Image.new("L", (16, 16)), "PNG"))

@@ -50,7 +50,7 @@ def test_settings_changed_by_hand_are_refused(run: Path):
         train(None, run, resume=True)
 
 
-def test_data_that_changed_are_named(short: Config, tmp_path: Path, monkeypatch):
+def test_resume_names_changed_data_split(short: Config, tmp_path: Path, monkeypatch):
     hashes = {"train": "a", "validation": "b", "test": "c"}
     monkeypatch.setattr(fingerprint, "data_hashes", lambda splits: hashes)
     stop = lambda progress: os.kill(os.getpid(), 15) if progress.step == 2 else None
@@ -64,7 +64,7 @@ def test_data_that_changed_are_named(short: Config, tmp_path: Path, monkeypatch)
         train(None, tmp_path / "run", resume=True)
 
 
-def test_other_devices_and_versions_are_told_and_kept(run: Path):
+def test_environment_changes_are_reported_and_recorded(run: Path):
     known = json.loads((run / "environment.json").read_text())
     known["devices"], known["packages"]["jax"] = ["TFRT_CPU_0"], "0.0.1"
     (run / "environment.json").write_text(json.dumps(known))
@@ -76,7 +76,7 @@ def test_other_devices_and_versions_are_told_and_kept(run: Path):
 
 
 @pytest.mark.parametrize("odd", [{"data": [1], "devices": 3, "flags": None, "resumed": "x"}, {}])
-def test_an_environment_of_odd_values_breaks_nothing(run: Path, odd: dict):
+def test_resume_tolerates_malformed_environment(run: Path, odd: dict):
     known = json.loads((run / "environment.json").read_text()) | odd
     (run / "environment.json").write_text(json.dumps(known if odd else {}))
     if odd:
@@ -87,7 +87,7 @@ def test_an_environment_of_odd_values_breaks_nothing(run: Path, odd: dict):
     assert (run / "weights.safetensors").exists()
 
 
-def test_where_data_lie_is_no_part_of_a_run():
+def test_run_identity_ignores_data_location():
     here = '{"data": {"folder": "/a", "file": "/c.csv", "ways": 5}, "seed": 0}'
     assert provenance.identity(here, {}) == provenance.identity(here.replace("/a", "/b"), {})
     assert provenance.identity(here, {}) == provenance.identity(here.replace("/c.csv", "/d.csv"), {})
@@ -96,14 +96,14 @@ def test_where_data_lie_is_no_part_of_a_run():
     assert provenance.identity(here, {}) != provenance.identity(here, {"train": "x"})
 
 
-def test_the_identity_of_a_run_without_a_table_includes_its_empty_path():
+def test_run_identity_includes_empty_table_path():
     """As in the checkpoints that earlier versions wrote."""
     settings = {"data": {"file": "", "ways": 5}, "seed": 0}
     expected = sha256([json.dumps([settings, {}], sort_keys=True).encode()])
     assert provenance.identity(json.dumps(settings), {}) == expected
 
 
-def test_another_config_in_another_process_is_refused(monkeypatch):
+def test_different_config_across_processes_is_rejected(monkeypatch):
     """From Python; a process without a config takes the first one's."""
     monkeypatch.setattr(multi_process, "from_first", lambda data: b"0" * 32)
     monkeypatch.setattr(multi_process, "all_gather_bytes", lambda data: [b"0" * 32, data])
@@ -112,7 +112,7 @@ def test_another_config_in_another_process_is_refused(monkeypatch):
 
 
 @pytest.mark.slow
-def test_another_seed_in_another_process_is_refused(tmp_path: Path):
+def test_different_seed_across_processes_is_rejected(tmp_path: Path):
     port, words = launch.free_port(), ["sinusoid-maml", "--folder", str(tmp_path / "run"), "--devices", "1"]
     command = [sys.executable, "-m", "innerloop", "train", *words]
     seeds = (["--seed", "0"], ["--seed", "3"])

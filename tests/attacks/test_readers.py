@@ -13,13 +13,13 @@ from innerloop.training.storage.run_directory import RunFolder
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "socket"])
-def test_only_regular_files_are_opened(tmp_path: Path, kind: str, monkeypatch):
+def test_open_regular_rejects_special_files(tmp_path: Path, kind: str, monkeypatch):
     monkeypatch.chdir(tmp_path)  # names of sockets are short
     with pytest.raises(InnerloopError, match="must be a regular file|larger than the bound|No such file"):
         open_regular(make(Path("x"), kind), 1 << 20)
 
 
-def test_links_are_followed_where_they_may_be(tmp_path: Path):
+def test_read_bytes_follows_symlinks_only_if_allowed(tmp_path: Path):
     (tmp_path / "x").write_bytes(b"abc")
     (tmp_path / "link").symlink_to("x")
     assert read_bytes(tmp_path / "link", 3) == b"abc"
@@ -32,14 +32,14 @@ def test_links_are_followed_where_they_may_be(tmp_path: Path):
 
 
 @pytest.mark.parametrize("text", ["NaN", "-Infinity", "1e400", "1" + "0" * 400, '{"a": [1e400]}'])
-def test_numbers_of_json_are_finite(text: str):
+def test_parse_json_rejects_non_finite_numbers(text: str):
     with pytest.raises(InnerloopError, match="not finite"):
         parse_json(text, "x")
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "inside"])
 @pytest.mark.parametrize("name", ["clock.json", "environment.json", "metrics.jsonl"])
-def test_files_of_a_run(tmp_path: Path, name: str, kind: str):
+def test_non_regular_run_files_are_rejected(tmp_path: Path, name: str, kind: str):
     run = RunFolder(tmp_path)
     if kind == "inside":
         (tmp_path / "other").write_text('{"step": 1, "seconds": 1}\n')
@@ -51,7 +51,7 @@ def test_files_of_a_run(tmp_path: Path, name: str, kind: str):
         read()
 
 
-def test_metrics_that_no_float_can_be(tmp_path: Path):
+def test_metrics_accept_null_but_reject_invalid_numbers(tmp_path: Path):
     run = RunFolder(tmp_path)
     run.log({"step": 1, "validation_loss": float("nan")})
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "validation_loss": None}

@@ -52,7 +52,7 @@ def ended(started: subprocess.Popen[str], *numbers: int, pause: float = 0.5) -> 
 
 
 @pytest.mark.slow
-def test_a_block_of_minutes_is_left_in_the_middle(tmp_path: Path):
+def test_sighup_interrupts_long_block_and_saves(tmp_path: Path):
     words = [sys.executable, "-m", "innerloop", "train", *SLOW.split(), "--folder", str(tmp_path / "run")]
     with Process(words, env=os.environ | quick_variables()) as process:
         while not list((tmp_path / "run" / "tensorboard").glob("*")) and process.poll() is None:
@@ -69,7 +69,7 @@ def test_a_block_of_minutes_is_left_in_the_middle(tmp_path: Path):
     assert (tmp_path / "run" / "checkpoints" / stopped[1]).is_dir()
 
 
-def test_the_state_before_a_block_given_up_goes_on_to_the_same_bits(
+def test_resume_after_abandoned_block_is_bit_identical(
     short: Config, same_run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """From Python: saved while the block goes on, and raised when it ends."""
@@ -94,7 +94,7 @@ def test_the_state_before_a_block_given_up_goes_on_to_the_same_bits(
     same_run(folder)
 
 
-def test_a_signal_that_was_swallowed_ends_the_process_in_time(process):
+def test_swallowed_signal_still_ends_process(process):
     """As one is that comes within a callback of the garbage collection."""
     body = """
 print("ready", flush=True)
@@ -111,13 +111,13 @@ return 0
     assert ended(process(body.format(seconds=0)), signal.SIGTERM)[0] == 143
 
 
-def test_a_call_that_never_returns_is_ended(process):
+def test_signal_ends_blocked_native_call(process):
     code, said, seconds = ended(process('print("ready", flush=True)\n' + BLOCKED), signal.SIGINT)
     assert (code, said) == (130, "innerloop: interrupted.\n")
     assert seconds < 5
 
 
-def test_an_import_is_not_broken_into(process, tmp_path: Path):
+def test_signal_during_import_ends_process_cleanly(process, tmp_path: Path):
     """An exception in the middle of an extension's start comes out as another one, or aborts the process."""
     (tmp_path / "slow_module.py").write_text('print("ready", flush=True)\nimport time\ntime.sleep(60)\n')
     body = f"sys.path.insert(0, {str(tmp_path)!r})\nimport slow_module"
@@ -133,14 +133,14 @@ with signals.OWN[0].saving(None):
 """
 
 
-def test_a_second_signal_ends_at_once(process):
+def test_second_signal_exits_immediately(process):
     started = process(SAVING.format(wait=BLOCKED))
     code, said, seconds = ended(started, signal.SIGTERM, signal.SIGINT)
     assert (code, said) == (130, "")
     assert seconds < 2
 
 
-def test_what_a_launcher_or_a_shell_sends_twice_counts_once(process):
+def test_duplicate_signals_count_once(process):
     came = "while not signals.OWN[0].number:\n        time.sleep(0.1)\n"
     wait = f"{came}    time.sleep(2)\n    return 128 + signals.OWN[0].number"
     assert ended(process(SAVING.format(wait=wait)), signal.SIGINT, signal.SIGINT, pause=0.05)[0] == 130
@@ -154,7 +154,7 @@ def test_nohup_is_respected(process):
     assert ended(process(body, before=("nohup",)), signal.SIGHUP)[0] == 0
 
 
-def test_after_an_error_no_thread_keeps_the_process(process):
+def test_leftover_threads_do_not_block_exit_after_error(process):
     """Threads of Orbax and XLA that found no memory or no file handle never end."""
     body = 'threading.Thread(target=time.sleep, args=(60,)).start()\nprint("ready", flush=True)\n'
     for end, code in (("return 2", 2), ("raise KeyError", 1)):

@@ -28,7 +28,7 @@ def saved(folder: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(errno.EPIPE, "closed"), SystemExit(3), KeyError("mine")])
-def test_whatever_the_callback_raises_the_run_is_saved(
+def test_run_is_saved_when_callback_raises(
     short: Config, same_run: Callable, tmp_path: Path, error: BaseException
 ):
     def watch(progress: Progress) -> None:
@@ -42,7 +42,9 @@ def test_whatever_the_callback_raises_the_run_is_saved(
     same_run(tmp_path / "run")
 
 
-def test_measures_that_cannot_be_written(short: Config, same_run: Callable, tmp_path: Path, monkeypatch):
+def test_unwritable_metrics_keep_previous_checkpoint(
+    short: Config, same_run: Callable, tmp_path: Path, monkeypatch
+):
     """The checkpoint is the one before the line that is missing."""
     log = RunFolder.log
 
@@ -74,7 +76,7 @@ class Full(io.StringIO):
 
 
 @pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 2), (errno.EPIPE, 141)])
-def test_the_command_ends_with_the_right_code(short, tmp_path, monkeypatch, capsys, number, code):
+def test_unwritable_stdout_gives_correct_exit_code(short, tmp_path, monkeypatch, capsys, number, code):
     monkeypatch.setattr(cli, "dispatch", lambda argv: train_into(tmp_path / "run", short))
     monkeypatch.setattr(progress, "EVERY", 0.0)
     monkeypatch.setattr(sys, "stdout", Full(number))
@@ -96,14 +98,14 @@ LIST = f"{sys.executable} -m innerloop list"
         (f"{LIST} | true; exit ${{PIPESTATUS[0]}}", 141, ""),
     ],
 )
-def test_streams_that_are_full_or_closed(command, code, said):
+def test_full_or_closed_streams_give_no_traceback(command, code, said):
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_characters_that_the_console_does_not_have(process):
+def test_unencodable_characters_are_escaped(process):
     latin = os.environ | {"PYTHONIOENCODING": "latin-1"}
     body = """
 from innerloop.cli import streams
@@ -117,7 +119,9 @@ return 0
     assert started.communicate()[1] == ""
 
 
-def test_a_clock_that_is_set_during_a_save(short: Config, same_run: Callable, tmp_path: Path, monkeypatch):
+def test_checkpoint_is_retried_after_clock_change(
+    short: Config, same_run: Callable, tmp_path: Path, monkeypatch
+):
     """Orbax gives up as if an hour had passed; the checkpoint is written again."""
     own, failed = Manager.wait_until_finished, []
 

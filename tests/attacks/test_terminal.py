@@ -37,14 +37,14 @@ def harmless(text: str) -> bool:
     return all(x == "\n" or printable(x) == x for x in text)
 
 
-def test_what_is_escaped():
+def test_printable_escapes_control_characters():
     assert printable(HOSTILE) == ESCAPED
     assert printable("θ ✓ äöü 猫 👩‍🚀") == "θ ✓ äöü 猫 👩‍🚀"
     assert printable("x" * 10**6, 100) == f"{'x' * 75} ... {'x' * 25}"
 
 
 @given(st.text(st.characters(categories=None)))
-def test_any_text_is_shown_in_one_line(text: str):
+def test_printable_gives_one_harmless_line(text: str):
     """It can be encoded and holds no control character."""
     shown = printable(text)
     assert harmless(shown)
@@ -52,7 +52,7 @@ def test_any_text_is_shown_in_one_line(text: str):
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_a_console_and_its_tables(terminal: bool):
+def test_console_output_escapes_hostile_text(terminal: bool):
     """Printed and in cells, headings and bars; only the console's own styles are sent."""
     from rich.table import Table
 
@@ -77,7 +77,7 @@ def vars_of(out: Terminal) -> dict[str, Any]:
     return {"markup": out._markup, "emoji": out._emoji, "highlight": False, "soft_wrap": True, "width": 160}
 
 
-def test_no_other_console_is_made():
+def test_source_prints_only_escaped_text():
     """Data from outside is shown by `console` and by `fail` alone, and columns of bars take no markup."""
     for path in SOURCE.rglob("*.py"):
         for call in (n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)):
@@ -94,7 +94,7 @@ def test_no_other_console_is_made():
                 raise AssertionError(f"{path} prints JSON by itself")
 
 
-def test_an_error_is_one_short_line(complaint, monkeypatch: pytest.MonkeyPatch):
+def test_errors_are_escaped_and_short(complaint, monkeypatch: pytest.MonkeyPatch):
     def dispatch(argv: object) -> int:
         raise InnerloopError("x.csv", "is wrong", got=HOSTILE + "cell," * 10**6)
 
@@ -106,20 +106,20 @@ def test_an_error_is_one_short_line(complaint, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("word", [HOSTILE, f"--{HOSTILE}", f"--seed={HOSTILE}", f"--outer.decay={HOSTILE}"])
-def test_options_that_are_none(word: str, command):
+def test_unknown_option_errors_are_escaped(word: str, command):
     code, out, err = command("train", "sinusoid-maml", word)
     assert (code, out) == (2, "")
     assert harmless(err)
     assert r"\x1b[31m" in err
 
 
-def test_names_of_what_is_not_there(complaint, tmp_path: Path):
+def test_missing_name_errors_are_escaped(complaint, tmp_path: Path):
     for words in (("evaluate", HOSTILE), ("train", "--resume", HOSTILE), (HOSTILE,), ("list", HOSTILE)):
         assert harmless(complaint(*words))
     assert "got '[x]'" in complaint("evaluate", "[x]")
 
 
-def test_labels_are_no_formulas():
+def test_plot_labels_are_not_parsed_as_math():
     from matplotlib.figure import Figure
 
     figure = Figure()
@@ -130,7 +130,7 @@ def test_labels_are_no_formulas():
     assert style.label("$^$\x1b") == r"\$^\$\x1b"
 
 
-def test_html_shows_what_it_is_given():
+def test_html_text_is_escaped():
     assert html_blocks.escaped("<script>\x1b'\"&") == r"&lt;script&gt;\x1b&#x27;&quot;&amp;"
     assert html_blocks.nonbreaking("<b> ± \x1b") == r"&lt;b&gt;&nbsp;±&nbsp;\x1b"
     results = {"source": "<script>\x1b", "algorithm": "maml", "trained_meta_steps": 1, "metric": "loss"}
@@ -144,7 +144,7 @@ def test_html_shows_what_it_is_given():
 FORMULAS = ('=HYPERLINK("http://x")', "+1+1", "-1+1", "@SUM(1)")
 
 
-def test_cells_that_a_spreadsheet_would_run():
+def test_csv_formulas_are_neutralized():
     predictions = [{"file": HOSTILE, "label": f, "probability": -0.5} for f in FORMULAS]
     text = csv_text(list(predictions[0]), predictions)
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
@@ -170,7 +170,7 @@ def test_json_has_no_nan():
     assert strict(as_json(value)) == strict(as_json(value, indent=1)) == wanted
 
 
-def test_metrics_that_are_not_finite_come_back(tmp_path: Path):
+def test_non_finite_metrics_round_trip_as_nan(tmp_path: Path):
     run = RunFolder(tmp_path)
     run.log({"step": 1, "validation_loss": math.inf, "outer_loss": 0.5})
     assert strict((tmp_path / "metrics.jsonl").read_text("utf-8"))["validation_loss"] is None
@@ -199,7 +199,7 @@ def once(measure: Any) -> Any:
     return lambda *args, **settings: made[0] if made else made.append(measure(*args, **settings)) or made[0]
 
 
-def test_diverged_tasks_are_told(diverging: Path, command, monkeypatch: pytest.MonkeyPatch):
+def test_evaluate_reports_diverged_tasks(diverging: Path, command, monkeypatch: pytest.MonkeyPatch):
     """In JSON as null; in words with their number."""
     monkeypatch.setattr(evaluate, "_measured", once(evaluate._measured))
     code, out, _ = command("evaluate", diverging, "--tasks", 5, "--json")
@@ -213,7 +213,7 @@ def test_diverged_tasks_are_told(diverging: Path, command, monkeypatch: pytest.M
     strict((diverging / "metrics.jsonl").read_text("utf-8"))
 
 
-def test_a_report_on_folders_of_any_name(
+def test_report_escapes_hostile_folder_names(
     diverging: Path, command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Their names are labels in figures and on the page, and a diverged run has a page too."""
@@ -237,7 +237,7 @@ def measured(diverged_tasks: int) -> ScoreMeasurement:
     return ScoreMeasurement(curves=curves, diverged_tasks=diverged_tasks, **cast(Any, told))
 
 
-def test_none_diverged_and_none_is_told(capsys: pytest.CaptureFixture[str]):
+def test_show_mentions_only_modes_with_diverged_tasks(capsys: pytest.CaptureFixture[str]):
     evaluate._show({"inductive": measured(0)}, Config())
     assert "diverged" not in capsys.readouterr().out
     evaluate._show({"inductive": measured(0), "support": measured(1)}, Config())

@@ -69,7 +69,7 @@ def one(dtype: str, shape: list[Any], size: Any) -> Callable[[dict[str, Any]], A
         (lambda header: header["head/bias"].update(data_offsets=[0, 4]), None),
     ],
 )
-def test_weights_whose_header_lies(tmp_path: Path, arrays, bounded, change, size):
+def test_invalid_weights_headers_are_rejected(tmp_path: Path, arrays, bounded, change, size):
     path = readdressed(stored(tmp_path / "w.safetensors", arrays, small()), change, size)
     for read in (weights.load, load_trained, load_initialisation):
         with pytest.raises(InnerloopError, match="holds no trained weights"):
@@ -77,7 +77,7 @@ def test_weights_whose_header_lies(tmp_path: Path, arrays, bounded, change, size
 
 
 @pytest.mark.parametrize("meta_steps", ['"3"', "[3]", "-1", "1.5", "1" + "0" * 30, "true", "NaN", "null"])
-def test_facts_of_another_type(tmp_path: Path, arrays, meta_steps: str):
+def test_facts_with_invalid_meta_steps_are_rejected(tmp_path: Path, arrays, meta_steps: str):
     path = stored(tmp_path / "w.safetensors", arrays, small(), f'{{"meta_steps": {meta_steps}}}')
     with pytest.raises(InnerloopError, match="its facts: is not JSON|fact `meta_steps` is invalid"):
         weights.load(path)
@@ -85,7 +85,7 @@ def test_facts_of_another_type(tmp_path: Path, arrays, meta_steps: str):
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16])
-def test_weights_that_are_not_finite(tmp_path: Path, arrays, number: float, dtype: Any):
+def test_non_finite_weights_are_rejected(tmp_path: Path, arrays, number: float, dtype: Any):
     values = {name: x.astype(dtype) for name, x in arrays.items()}
     sound = stored(tmp_path / "w.safetensors", values, small())
     assert {x.dtype for x in jax.tree.leaves(load_trained(sound).params)} == {np.dtype(np.float32)}
@@ -96,7 +96,7 @@ def test_weights_that_are_not_finite(tmp_path: Path, arrays, number: float, dtyp
             read(path)
 
 
-def test_weights_that_are_not_finite_in_analyze(tmp_path: Path, arrays, capsys):
+def test_analyze_rejects_non_finite_weights(tmp_path: Path, arrays, capsys):
     path = stored(tmp_path / "w.safetensors", arrays | {"head/bias": np.array([np.nan], np.float32)}, small())
     assert cli.main(["analyze", str(path), "--tasks", "2"]) == 2
     assert "not finite" in capsys.readouterr().err
@@ -113,7 +113,7 @@ HUGE = [
 
 
 @pytest.mark.parametrize("model", HUGE, ids=range(len(HUGE)))
-def test_configs_of_larger_models_than_the_weights(tmp_path: Path, arrays, bounded, model):
+def test_config_larger_than_weights_is_rejected(tmp_path: Path, arrays, bounded, model):
     path = stored(tmp_path / "w.safetensors", arrays, small())
     text = to_json(small()).replace(
         '"hidden": [\n      3\n    ]', f'"hidden": {list(model.get("hidden", (3,)))}'
@@ -126,7 +126,7 @@ def test_configs_of_larger_models_than_the_weights(tmp_path: Path, arrays, bound
             read(path)
 
 
-def test_layers_that_do_not_fit_together(tmp_path: Path, bounded):
+def test_layers_with_inconsistent_shapes_are_rejected(tmp_path: Path, bounded):
     """Every width is found in the file, the products of widths are not."""
     few = {f"body/{i}/weight": np.ones((1, 5000), np.float32) for i in range(20)}
     config = small(hidden=(5000,) * 10)

@@ -84,7 +84,7 @@ def result(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "gpu-fast-1.json").read_text())
 
 
-def test_who_is_right_is_timed_in_every_precision(behave, capsys: pytest.CaptureFixture[str]):
+def test_correct_contenders_are_timed_in_every_precision(behave, capsys: pytest.CaptureFixture[str]):
     folder = behave("well")
     assert command.main(["--workloads", "omniglot"]) == 0
     (found,) = result(folder)["workloads"]
@@ -114,7 +114,7 @@ def test_who_is_right_is_timed_in_every_precision(behave, capsys: pytest.Capture
     assert "torch 2" in (folder / "page.md").read_text()
 
 
-def test_without_pytorch_ours_is_timed_alone(behave, capsys: pytest.CaptureFixture[str]):
+def test_without_pytorch_only_innerloop_is_timed(behave, capsys: pytest.CaptureFixture[str]):
     folder = behave("without torch")
     assert command.main(["--workloads", "omniglot", "cifar-fs"]) == 0
     found = result(folder)
@@ -123,7 +123,7 @@ def test_without_pytorch_ours_is_timed_alone(behave, capsys: pytest.CaptureFixtu
     assert [{run["by"] for run in w["runs"]} for w in found["workloads"]] == [{"innerloop"}] * 2
 
 
-def test_the_time_is_kept_and_what_takes_too_long_does_not_end_the_others(behave):
+def test_timeout_of_one_workload_does_not_stop_the_others(behave):
     """Neither a workload nor a precision; what it did not allow is said."""
     folder = behave("slow")
     assert command.main(["--workloads", "omniglot", "cifar-fs", "--seconds", "12"]) == 0
@@ -137,7 +137,7 @@ def test_the_time_is_kept_and_what_takes_too_long_does_not_end_the_others(behave
     assert {run["by"] for run in other["runs"]} >= {"pytorch-loop"}  # what is compiled in time leaves some
 
 
-def test_a_workload_that_fails_does_not_end_the_others(behave, capsys: pytest.CaptureFixture[str]):
+def test_failure_of_one_workload_does_not_stop_the_others(behave, capsys: pytest.CaptureFixture[str]):
     folder = behave("fails once")
     assert command.main(["--workloads", "omniglot", "cifar-fs"]) == 1
     assert "ours failed: omniglot: RuntimeError: out of memory" in capsys.readouterr().err
@@ -154,7 +154,7 @@ def test_a_workload_that_fails_does_not_end_the_others(behave, capsys: pytest.Ca
         ("well", ["--seconds", "0"], 2, "--seconds: must be above 0, got 0."),
     ],
 )
-def test_what_ends_the_command(
+def test_fatal_error_sets_exit_code_and_writes_no_result(
     behave, behaviour: str, words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
 ):
     folder = behave(behaviour)
@@ -165,7 +165,7 @@ def test_what_ends_the_command(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_processes")
-def test_a_dry_run_of_the_real_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_dry_run_of_real_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The code of a GPU in three precisions on a CPU, and its gradient against float64."""
     found: list[dict[str, Any]] = []
     real = command.measure
@@ -183,7 +183,7 @@ def test_a_dry_run_of_the_real_worker(tmp_path: Path, monkeypatch: pytest.Monkey
 # --- arithmetic -----------------------------------------------------------------------------------------------
 
 
-def test_what_one_does_not_use_the_next_ones_have():
+def test_clock_passes_unused_time_to_later_turns():
     time = [0.0]
     clock = Clock(100.0, [1, 1, 2], now=lambda: time[0])
     clock.begin(0)
@@ -197,14 +197,14 @@ def test_what_one_does_not_use_the_next_ones_have():
     assert (clock.turn_left, clock.left, clock.passed) == (10.0, 10.0, 90.0)
 
 
-def test_the_bound_is_the_larger_of_two_times():
+def test_roofline_is_the_slower_of_memory_and_products():
     rates = {"copy": 1e9, "products": {"float32": 1e12}}
     found = roofline({"bytes": 2e6, "operations": 1e9}, "float32", rates, 0.008)
     assert found == {"copy_ms": 2.0, "product_ms": 1.0, "bound_by": "memory", "share": 0.25}
     assert roofline({"bytes": 2e6, "operations": 4e9}, "float32", rates, 0.008)["bound_by"] == "products"
 
 
-def test_dry_cases_are_the_same_workloads_with_small_shapes():
+def test_dry_cases_keep_workloads_and_shrink_shapes():
     assert [c.workload.name for c in cases(dry=True)] == [c.workload.name for c in CASES]
     assert [c.workload.algorithm for c in cases(dry=False)] == ["maml"] * len(CASES)
     for small, case in zip(cases(dry=True), CASES, strict=True):
@@ -212,6 +212,6 @@ def test_dry_cases_are_the_same_workloads_with_small_shapes():
         assert (small.workload.downsample, small.weight) == (case.workload.downsample, case.weight)
 
 
-def test_the_page_is_made_of_the_files():
+def test_gpu_page_matches_result_files():
     text = page.PAGE.read_text().split("<!-- gpu:begin -->")[1].split("<!-- gpu:end -->")[0]
     assert text.strip() == page.tables(page.load()).strip()

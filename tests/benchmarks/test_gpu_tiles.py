@@ -21,7 +21,7 @@ def found(*times: float | None) -> list[dict]:
     return [one for one in made if one["seconds"] is not None]
 
 
-def test_the_fastest_right_one_is_chosen():
+def test_best_tiles_are_the_fastest_correct_ones():
     wrong = float("inf")
     assert tiles.best(found(5e-3, wrong, 3e-3, 2e-3)) == {
         KEY: {"us": 2000.0, "tiles": {"warps": 3}, "patches_us": 5000.0}
@@ -30,7 +30,7 @@ def test_the_fastest_right_one_is_chosen():
     assert tiles.best(found(None, wrong)) == {}
 
 
-def test_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_write_updates_measured_tiles_and_keeps_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What was measured replaces what was known, and what was not stays."""
     known, page = tmp_path / "known.json", tmp_path / "page.md"
     known.write_text(json.dumps({KEY: {"warps": 8}, "conv tf32 deep-wide": {"warps": 2}}))
@@ -46,7 +46,7 @@ def test_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     )
 
 
-def test_a_worker_times_what_is_right_alone():
+def test_worker_times_only_correct_kernels():
     job = {"key": "conv float32 flat-wide", "tiles": vars(Tiles(rows=32))}
     worker = Worker()
     broken = {**job, "tiles": {"columns": 1}}
@@ -60,7 +60,7 @@ def test_a_worker_times_what_is_right_alone():
     assert list(late.values()) == ["no time was left"]
 
 
-def test_a_worker_that_dies_loses_its_share_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_dead_worker_is_left_out(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     quits = 'print(\'{"peak_mb": 0, "failed": {}}\', flush=True)'
     worker = tiles.ContenderProcess("tiles 3", [sys.executable, "-c", quits], tmp_path / "log")
     assert tiles.answered(worker, time.monotonic() + 60) == {"peak_mb": 0, "failed": {}}
@@ -69,7 +69,7 @@ def test_a_worker_that_dies_loses_its_share_alone(capsys: pytest.CaptureFixture[
     worker.close()
 
 
-def test_every_kind_has_candidates_and_what_the_library_chooses_by_is_one_of_them():
+def test_measured_tiles_are_among_the_candidates():
     todo = tiles.jobs(dry=False)
     chosen = json.loads(MEASURED.read_text())
     assert {job["key"] for job in todo} == set(chosen)
@@ -78,16 +78,16 @@ def test_every_kind_has_candidates_and_what_the_library_chooses_by_is_one_of_the
     assert sorted(map(json.dumps, sum(shares, []))) == sorted(map(json.dumps, todo))
 
 
-def test_the_documentation_shows_the_result_files():
+def test_docs_show_tile_results():
     for path in tiles.FOLDER.glob("tiles-*.json"):
         assert tiles.of_device(json.loads(path.read_text())).strip() in PAGE.read_text()
 
 
-def test_the_documentation_shows_what_was_counted():
+def test_docs_show_operation_counts():
     found = json.loads(counts.RESULT.read_text())["workloads"]
     assert counts.counts_table(found).strip() in PAGE.read_text()
 
 
-def test_an_unknown_workload_is_not_counted(capsys: pytest.CaptureFixture[str]):
+def test_unknown_workload_exits_with_2(capsys: pytest.CaptureFixture[str]):
     assert counts.main(["nope"]) == 2
     assert "there is no workload 'nope'; choose among: sinusoid, omniglot" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from benchmarks import adapters, neural_fields, test_time_training
 
 
 @pytest.mark.parametrize("measured", [adapters, neural_fields, test_time_training], ids=lambda m: m.__name__)
-def test_a_guide_is_what_the_result_files_say(measured, tmp_path, monkeypatch):
+def test_guide_tables_match_result_files(measured, tmp_path, monkeypatch):
     copy = tmp_path / "guide.md"
     copy.write_text(measured.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr(measured, "PAGE", copy)

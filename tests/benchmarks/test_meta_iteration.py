@@ -28,7 +28,7 @@ def double() -> Iterator[None]:
         yield
 
 
-def test_the_peer_walks_as_we_do():
+def test_peer_navigation_matches_environment():
     rng = np.random.default_rng(0)
     positions, actions = rng.uniform(-0.5, 0.5, (50, 2)), 2 * rng.normal(size=(50, 2))
     goal = np.array([0.1, -0.2])
@@ -45,7 +45,7 @@ def test_the_peer_walks_as_we_do():
 
 
 @pytest.mark.usefixtures("double")
-def test_the_peer_judges_as_we_do():
+def test_peer_advantages_match_sample_processor():
     """The advantages of one task's trajectories, some of which end early."""
     rng = np.random.default_rng(1)
     ends = rng.integers(20, 101, 20)
@@ -59,7 +59,7 @@ def test_the_peer_judges_as_we_do():
     np.testing.assert_allclose(own.advantages, theirs.T, rtol=1e-6, atol=1e-7)
 
 
-def test_the_settings_are_the_preset_s():
+def test_peer_settings_match_preset():
     c = preset(meta_iteration.PRESET)
     assert (c.outer.meta_batch, c.rl.trajectories, c.rl.horizon) == (
         peer.TASKS,
@@ -71,7 +71,7 @@ def test_the_settings_are_the_preset_s():
     assert (c.rl.conjugate_gradients, c.rl.fisher_fraction) == (peer.PRODUCTS, 0.2)
 
 
-def test_medians_and_ratios_by_hand():
+def test_summary_and_ratio_by_hand():
     """80 000 environment steps in an iteration; turns of 5 iterations."""
     ours = meta_iteration.summary([{"seconds": s, "cpu_s": 2 * s} for s in (1.0, 2.0, 6.0)], 5)
     assert ours == {
@@ -84,7 +84,7 @@ def test_medians_and_ratios_by_hand():
     assert meta_iteration.ratio({"innerloop": ours, "pytorch": peers}) == {"ratio": 4.0, "cpu_ratio": 2.5}
 
 
-def test_bad_requests_are_told(capsys: pytest.CaptureFixture, tmp_path: Path):
+def test_invalid_arguments_exit_with_2(capsys: pytest.CaptureFixture, tmp_path: Path):
     for words in (["--fisher-fraction", "0"], ["--iterations", "7"], ["--python", str(tmp_path / "none")]):
         assert meta_iteration.main(words) == 2
         assert "meta_iteration: " in capsys.readouterr().err
@@ -102,7 +102,9 @@ class Scripted:
     def close(self) -> None: ...
 
 
-def test_one_json_object(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path):
+def test_json_record_is_printed_and_saved(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+):
     """Printed, and kept where the docs' table is made from it."""
     monkeypatch.setattr(meta_iteration, "ContenderProcess", Scripted)
     monkeypatch.setattr(meta_iteration, "RECORD", tmp_path / "speed.json")

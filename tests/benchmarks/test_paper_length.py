@@ -45,7 +45,7 @@ def run(tmp_path: Path, *names: str) -> int:
     return main(["--paper-length", *names, "--runs", str(tmp_path / "runs"), "--tasks", "50"])
 
 
-def test_each_is_trained_and_measured_in_both_modes_once(
+def test_each_preset_is_trained_and_measured_once(
     tmp_path: Path, calls: list, capsys: pytest.CaptureFixture[str]
 ):
     other = "cifar-fs-5way-1shot-anil-paper-length"
@@ -62,7 +62,7 @@ def test_each_is_trained_and_measured_in_both_modes_once(
     assert f"{NAME}: already done" in capsys.readouterr().out
 
 
-def test_what_was_stopped_goes_on(tmp_path: Path, calls: list, capsys: pytest.CaptureFixture[str]):
+def test_stopped_training_is_resumed(tmp_path: Path, calls: list, capsys: pytest.CaptureFixture[str]):
     folder = tmp_path / "runs" / NAME
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
@@ -72,7 +72,7 @@ def test_what_was_stopped_goes_on(tmp_path: Path, calls: list, capsys: pytest.Ca
     assert f"{NAME}: 15000 meta-steps, about 25.0 min\n" in capsys.readouterr().out
 
 
-def test_a_result_of_another_length_is_measured_again(tmp_path: Path, calls: list):
+def test_result_of_another_length_is_remeasured(tmp_path: Path, calls: list):
     folder = tmp_path / "runs" / NAME
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_text("")
@@ -81,7 +81,7 @@ def test_a_result_of_another_length_is_measured_again(tmp_path: Path, calls: lis
     assert [call[0] for call in calls] == ["measure", "tables"]
 
 
-def test_by_default_all_whose_data_are_there():
+def test_default_presets_use_available_datasets():
     configs = [preset(name) for name in paper_length.default_names()]
     assert len(configs) == 15 + 4
     assert all(c.outer.meta_steps >= 60_000 and c.model.start == "" for c in configs)
@@ -95,19 +95,21 @@ def test_by_default_all_whose_data_are_there():
         ([NAME, "--tasks", "1"], "--tasks: must be 2 or more, got 1."),
     ],
 )
-def test_bad_input_ends_with_2(words: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+def test_invalid_input_exits_with_2(words: list[str], said: str, capsys: pytest.CaptureFixture[str]):
     assert main(["--paper-length", *words]) == 2
     assert said in capsys.readouterr().err
 
 
-def test_a_result_stands_beside_the_published_number():
+def test_result_has_published_accuracy_and_label():
     record = {"normalization": "transductive", "rotations": True}
     assert published_accuracy(NAME, record)[0] == "98.7 ± 0.4"
     assert label(NAME, "omniglot-5way-1shot") == "MAML, 60 000 meta-steps from random weights"
 
 
 @pytest.mark.slow
-def test_a_dry_run_does_it_all(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_dry_run_trains_and_measures_both_modes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     """A small network, two meta-steps, eight tasks; the result has both modes."""
     model = ModelConfig(kind="mlp", hidden=(4,), normalize=True)
     monkeypatch.setattr(paper_length, "preset", lambda name: replace(preset(name), model=model))

@@ -53,30 +53,30 @@ def compiled(function, *arguments) -> Cost:
     return cost_of(jax.jit(function).lower(*arguments).compile().as_text() or "")
 
 
-def test_sizes_of_shapes():
+def test_bytes_of_shapes():
     assert bytes_of("(s32[], f32[3,4]{1,0}, /*index=2*/bf16[5]{0}, pred[2])") == 4 + 48 + 10 + 2
     assert bytes_of("token[]") == 0
 
 
-def test_of_an_array_that_is_sliced_or_changed_in_place_the_slice_is_counted():
+def test_slices_and_in_place_updates_count_only_slice_bytes():
     sliced = HEAD + SLICED + entry("fusion(%x, %i)", "f32[1,8]")
     assert cost_of(sliced) == Cost(kernels=1, bytes=32 + 4 + 32)
     updated = HEAD + UPDATED + entry("fusion(%x, %y, %i)", "f32[100,8]")
     assert cost_of(updated) == Cost(kernels=1, bytes=32 + 4 + 32)
 
 
-def test_a_library_s_product_counts_without_its_work_space():
+def test_library_product_excludes_workspace_bytes():
     assert cost_of(HEAD + LIBRARY) == Cost(kernels=1, bytes=4 * (24 + 48 + 32), operations=2 * 4 * 6 * 8)
 
 
-def test_operands_may_stand_with_or_without_their_shapes():
+def test_operands_are_parsed_with_or_without_shapes():
     bare = HEAD + LIBRARY.replace("%", "")
     shaped = HEAD + LIBRARY.replace("custom-call(%a, %b)", "custom-call(f32[4,6]{1,0} %a, f32[6,8]{1,0} %b)")
     assert cost_of(bare) == cost_of(shaped) == cost_of(HEAD + LIBRARY)
     assert parse(shaped).computations["main"].instructions["gemm"].operands == ("a", "b")
 
 
-def test_a_loop_counts_as_often_as_it_runs():
+def test_loop_body_is_counted_per_iteration():
     x = jnp.ones((16, 16))
     chain = lambda x: jax.lax.scan(lambda c, _: (jnp.sin(c @ x), None), x, None, length=7)[0]
     found = compiled(chain, x)
@@ -85,7 +85,7 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert found.kernels >= 7
 
 
-def test_operations_of_a_convolution():
+def test_convolution_operations_by_hand():
     x, w = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 5))
     conv = lambda x, w: jax.lax.conv_general_dilated(
         x, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -98,7 +98,7 @@ BOUNDS = {"sinusoid": Cost(443, 19, 43.3e3), "omniglot": Cost(1162, 31, 2.14e6)}
 
 
 @pytest.mark.parametrize("name", BOUNDS)
-def test_a_gpu_s_code_does_no_more_than_it_did(name: str):
+def test_gpu_program_cost_stays_within_bounds(name: str):
     """Its products are those of the mathematics; a bound that is passed is a regression.
 
     A product with a single row or column is no product to XLA, and a network from one number to one has some.

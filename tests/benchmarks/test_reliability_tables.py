@@ -8,12 +8,12 @@ import pytest
 from tools import reliability_tables, sbom
 
 
-def test_the_document_is_made_from_the_results() -> None:
+def test_document_matches_results() -> None:
     text = reliability_tables.DOCUMENT.read_text()
     assert reliability_tables.document(text) == text
 
 
-def test_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_and_fuzz_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reliability_tables, "RESULTS", tmp_path / "r.json")
     assert reliability_tables.load() == {}
     fault = {"fault": "power cut", "tried": 2, "outcome": "fine", "lost": "nothing", "test": "x::y"}
@@ -27,7 +27,7 @@ def test_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert reliability_tables.between(marked, "m", "new") == marked.replace("old", "new")
 
 
-def test_licences_in_few_words() -> None:
+def test_sbom_licences_and_pins() -> None:
     told = "License-Expression" in metadata.metadata("numpy")  # numpy 2.0 has classifiers alone
     assert sbom.licence("numpy").startswith("BSD-3-Clause" if told else "BSD")
     assert sbom.licence("no-such-package") == sbom.UNKNOWN

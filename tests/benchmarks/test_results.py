@@ -23,22 +23,22 @@ def between(page: Path, name: str) -> str:
     return page.read_text().split(f"<!-- {name}:begin -->")[1].split(f"<!-- {name}:end -->")[0].strip()
 
 
-def test_the_page_of_results_is_made_of_the_files():
+def test_results_page_matches_result_files():
     page = (ROOT / "docs" / "reference" / "results.md").read_text()
     assert page == tables.results_page(tables.load(RESULTS))
 
 
 @pytest.mark.parametrize(("page", "name", "text"), tables.marked_tables(RESULTS), ids=lambda x: str(x)[:12])
-def test_tables_of_other_pages_are_made_of_the_files(page: Path, name: str, text: str):
+def test_tables_of_other_pages_match_result_files(page: Path, name: str, text: str):
     assert between(page, name) == text.strip()
 
 
 @pytest.mark.parametrize(("name", "text"), analysis_page.tables(RESULTS / "analysis").items(), ids=str)
-def test_tables_of_the_analysis_are_made_of_the_files(name: str, text: str):
+def test_analysis_tables_match_result_files(name: str, text: str):
     assert between(analysis_page.PAGE, name) == text.strip()
 
 
-def test_every_shipped_classifier_stands_beside_its_published_number():
+def test_shipped_classifiers_have_published_accuracy():
     models = {name for name in shipped.names() if "way" in name and not name.endswith("joint")}
     results = tables.load(RESULTS)
     assert models <= set(results)
@@ -48,7 +48,7 @@ def test_every_shipped_classifier_stands_beside_its_published_number():
         assert any(published_accuracy(name, record)[0] for record in results[name]["measurements"]), name
 
 
-def test_reptile_s_number_is_of_upright_classes():
+def test_reptile_published_accuracy_is_without_rotations():
     """As its code tests; MAML's is of rotated ones, as its own does."""
     record = {"normalization": "transductive", "rotations": True}
     assert published_accuracy("omniglot-5way-1shot-maml", record)[0] == "98.7 ± 0.4"
@@ -62,7 +62,7 @@ def test_reptile_s_number_is_of_upright_classes():
     )
 
 
-def test_what_the_files_are_said_to_hold():
+def test_result_files_record_provenance():
     """Length of training, commit of the measurement, machine; the seed for every shipped model."""
     for name, result in tables.load(RESULTS).items():
         assert result["training"]["meta_steps"] >= 0, name
@@ -72,9 +72,7 @@ def test_what_the_files_are_said_to_hold():
         assert None not in seeds or name not in shipped.names(), name
 
 
-def test_new_measurements_stand_beside_those_of_other_settings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_added_measurements_keep_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(measure, "FOLDER", tmp_path)
     record = lambda **fields: {"normalization": "transductive", "rotations": True, "tasks": 10_000, **fields}
     kept = lambda: json.loads((tmp_path / "x.json").read_text())["measurements"]
@@ -91,7 +89,7 @@ def test_new_measurements_stand_beside_those_of_other_settings(
     assert [r["tasks"] for r in kept()] == [3]
 
 
-def test_facts_of_a_training():
+def test_training_of_returns_name_and_facts():
     name, facts = measure.training_of("sinusoid-maml")
     assert (name, facts["meta_steps"], facts["seed"]) == ("sinusoid-maml", 70_000, 0)
     assert measure.training_of("untrained thing") == ("untrained thing", {"meta_steps": 0, "seed": 0})
@@ -119,7 +117,7 @@ def says(page: str, words: str) -> bool:
     return words in " ".join((ROOT / page).read_text().split())
 
 
-def test_what_the_readme_says_of_feature_reuse():
+def test_readme_on_feature_reuse_matches_results():
     found = MODELS["omniglot-5way-1shot-maml"]
     points, half = change(found, 4)
     assert says("README.md", f"changes the accuracy by {points:.1f} ± {half:.1f} points".replace("-", "−"))
@@ -132,7 +130,7 @@ def test_what_the_readme_says_of_feature_reuse():
     assert says("README.md", "CCA is 0.98 or more in layers 1 to 3 and 0.82 in layer 4")
 
 
-def test_what_the_guide_says_of_layers_1_to_3():
+def test_guide_on_layers_1_to_3_matches_results():
     page = "docs/guides/analysis.md"
     assert min(change(found, k)[0] for found in MODELS.values() for k in (1, 2, 3)) > -0.3
     assert says(page, "Freezing them costs less than 0.3 points in every model")
@@ -145,7 +143,7 @@ def test_what_the_guide_says_of_layers_1_to_3():
     assert says(page, "in every meta-trained model except BOIL, where CCA is 0.89 to 0.97")
 
 
-def test_what_the_guide_says_of_the_others():
+def test_guide_on_layer_4_and_nil_matches_results():
     page = "docs/guides/analysis.md"
     lost = [-change(MODELS[f"omniglot-5way-1shot-{name}"], 4)[0] for name in ("maml-short", "fomaml")]
     assert says(page, f"they lose {lost[0]:.0f} and {lost[1]:.0f} points")

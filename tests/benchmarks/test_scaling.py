@@ -20,7 +20,7 @@ def test_one_device_sends_nothing():
     assert efficiency(10, 2.0, 1000, 1, LINK) == 1
 
 
-def test_a_ring_by_hand():
+def test_ring_all_reduce_by_hand():
     """Four devices, 1000 bytes: six messages of 250 bytes."""
     assert sent_by_each(1000, 4) == 6 * 250
     assert mean_seconds(1000, 4, LINK) == 6 * (250 / 100 + 0.5)
@@ -36,7 +36,7 @@ def test_many_devices_send_at_most_twice_the_gradient():
     assert cost_model.DEVICES[-1] == 1024
 
 
-def test_the_page_has_every_table_and_is_made_from_the_records_alone(tmp_path: Path):
+def test_page_is_generated_from_records(tmp_path: Path):
     page = tmp_path / "scale.md"
     text = scaling_page.PAGE.read_text()
     page.write_text(text)
@@ -49,7 +49,7 @@ def test_the_page_has_every_table_and_is_made_from_the_records_alone(tmp_path: P
         scaling_page.filled("no markers", "speed", "")
 
 
-def test_what_was_measured_shows_what_is_said():
+def test_records_support_documented_claims():
     found = measure.load()
     for row in found["equality"]["measured"]:
         assert row["from_one_process"] == 0
@@ -58,12 +58,12 @@ def test_what_was_measured_shows_what_is_said():
     assert all(row["told"] and set(row["codes"]) == {75} for row in found["losses"]["measured"])
 
 
-def test_results_of_initialisations_are_told_from_others(tmp_path: Path):
+def test_load_skips_files_without_a_subject(tmp_path: Path):
     (tmp_path / "a.json").write_text(json.dumps({"subject": "x"}))
     (tmp_path / "scaling.json").write_text(json.dumps({"speed": {}}))
     assert list(tables.load(tmp_path)) == ["x"]
 
 
 @pytest.mark.parametrize(("value", "words"), [(2.5, "2.5 s"), (0.0021, "2.1 ms"), (3e-6, "3 µs"), (0, "0")])
-def test_times_in_words(value: float, words: str):
+def test_seconds_are_formatted_with_units(value: float, words: str):
     assert scaling_page.seconds(value) == words

@@ -36,20 +36,20 @@ def made(w: Workload = SMALL, **changes: Any) -> dict[str, Any]:
     return {**found, **around, **changes}
 
 
-def test_layer_products_of_the_strided_net_by_hand() -> None:
+def test_layer_products_of_strided_net_by_hand() -> None:
     # 16 -> 8 -> 4 -> 2 -> 1 places a side, two examples, then 4 features to 2 ways.
     per_place = [2 * 2 * places * 9 * channels * 4 for places, channels in ((64, 1), (16, 4), (4, 4), (1, 4))]
     assert flops.layer_products(SMALL, 2) == [*per_place, 2 * 2 * 4 * 2]
 
 
-def test_layer_products_of_the_pooled_net_count_the_places_before_pooling() -> None:
+def test_layer_products_of_pooled_net_by_hand() -> None:
     pooled = replace(SMALL, downsample="pool", features="flatten", image=(21, 21, 3))
     sides = (21, 10, 5, 2)  # an odd last row is dropped
     expected = [2 * side**2 * 9 * channels * 4 for side, channels in zip(sides, (3, 4, 4, 4), strict=True)]
     assert flops.layer_products(pooled, 1) == [*expected, 2 * 4 * 1 * 2]
 
 
-def test_xla_counts_as_many_operations_in_a_linear_network() -> None:
+def test_linear_network_operation_count_matches_jaxpr() -> None:
     """The table's counts against the compiler's own, on products alone: no activation, one step of plain SGD."""
     import jax
     import jax.numpy as jnp
@@ -87,14 +87,14 @@ def products(jaxpr: Any) -> int:
     return total
 
 
-def test_cheaper_algorithms_count_less() -> None:
+def test_cheaper_algorithms_have_fewer_operations() -> None:
     count = lambda algorithm: flops.meta_step(replace(SMALL, algorithm=algorithm, steps=5))
     assert count("maml") > count("fomaml") > count("anil") > 0
     assert count("reptile") < count("fomaml")
     assert flops.meta_step(KNOWN["sampling"]) == 0
 
 
-def test_a_workload_survives_json() -> None:
+def test_workload_json_round_trip() -> None:
     for w in KNOWN.values():
         assert from_dict(json.loads(json.dumps(w.as_dict()))) == w
     for name, w in quick().items():
@@ -102,7 +102,7 @@ def test_a_workload_survives_json() -> None:
         assert set(w.peers) <= set(KNOWN[name].peers)
 
 
-def test_a_record_has_medians_and_the_ratio_to_the_best_peer() -> None:
+def test_record_has_medians_and_ratio_to_best_peer() -> None:
     found = made()
     assert found["ours_ms"] == pytest.approx(200)
     assert found["peers_ms"] == pytest.approx({"higher": 600, "pytorch-loop": 400})
@@ -116,7 +116,7 @@ def test_a_record_has_medians_and_the_ratio_to_the_best_peer() -> None:
     assert json.loads(json.dumps(found)) == found
 
 
-def test_a_record_without_peers_has_no_ratio() -> None:
+def test_record_without_peers_has_no_ratio() -> None:
     alone = record(
         replace(SMALL, kind="sampling"),
         {OURS: [1.0]},
@@ -130,7 +130,7 @@ def test_a_record_without_peers_has_no_ratio() -> None:
     assert (alone["peers_ms"], alone["ratio"], alone["fraction_of_peak"]) == ({}, None, None)
 
 
-def test_the_table_says_who_is_wrong_and_who_is_absent() -> None:
+def test_training_table_marks_wrong_and_absent_peers() -> None:
     text = performance.training_table([made()])
     row = text.splitlines()[2]
     assert row.startswith("| omniglot | 200 | 400 | – | 600 | wrong | **2.00** |")
@@ -140,12 +140,12 @@ def test_the_table_says_who_is_wrong_and_who_is_absent() -> None:
     assert performance.peer_cell(made(refused={"higher": told}, peers_ms={}), "higher") == "out of memory"
 
 
-def test_a_loaded_machine_is_told() -> None:
+def test_settings_mention_load_from_other_work() -> None:
     assert "other work" in performance.settings([made(load_before=6.0)])
     assert "other work" not in performance.settings([made()])
 
 
-def test_results_and_page_are_written_from_each_other(tmp_path: Path) -> None:
+def test_write_table_renders_stored_results(tmp_path: Path) -> None:
     results, page = tmp_path / "results.json", tmp_path / "page.md"
     page.write_text(f"above\n{performance.BEGIN}\nold\n{performance.END}\nbelow\n")
     sampled = made(replace(KNOWN["sampling"], tasks=256))
@@ -164,7 +164,7 @@ def test_results_and_page_are_written_from_each_other(tmp_path: Path) -> None:
     assert page.read_text() == text
 
 
-def test_a_page_without_markers_is_refused() -> None:
+def test_page_without_unique_markers_raises() -> None:
     for page in (
         "nothing",
         f"{performance.END} {performance.BEGIN}",
@@ -174,13 +174,13 @@ def test_a_page_without_markers_is_refused() -> None:
             performance.between_markers(page, "text")
 
 
-def test_the_shipped_page_is_written_from_the_shipped_results() -> None:
+def test_shipped_page_matches_shipped_results() -> None:
     page = performance.PAGE.read_text()
     assert performance.between_markers(page, performance.tables(performance.load())) == page
 
 
 @pytest.mark.parametrize("argv", [["--workload", "nope", "--json"], ["--counts", "sinusoid", "nope"]])
-def test_an_unknown_workload_is_told_with_the_names(
+def test_unknown_workload_error_lists_known_names(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(argv) == 2
@@ -189,7 +189,7 @@ def test_an_unknown_workload_is_told_with_the_names(
     assert all(name in told for name in KNOWN)
 
 
-def test_no_environment_of_peers_is_told(
+def test_missing_peer_environment_points_to_bench_setup(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("benchmarks.__main__.peers_python", lambda: tmp_path / "python")
@@ -198,12 +198,12 @@ def test_no_environment_of_peers_is_told(
 
 
 @pytest.mark.parametrize("argv", [[], ["--workload", "omniglot", "--all"], ["--threads", "x", "--quick"]])
-def test_bad_arguments_end_with_2(argv: list[str]) -> None:
+def test_invalid_arguments_exit_with_2(argv: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(argv)
     assert ended.value.code == 2
 
 
-def test_the_names_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_prints_workload_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == 0
     assert capsys.readouterr().out.split() == list(KNOWN)

@@ -46,7 +46,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_race_times_who_is_right_and_tells_why_not_the_others(script: Path) -> None:
+def test_race_times_correct_contenders_and_reports_the_rest(script: Path) -> None:
     told: list[str] = []
     w = Workload(
         "race", peers=("right", "slow", "kink", "wrong", "dies", "raises"), image=(16, 16, 1), per_dispatch=4
@@ -66,13 +66,13 @@ def test_a_race_times_who_is_right_and_tells_why_not_the_others(script: Path) ->
     assert any("round" in line for line in told)
 
 
-def test_ours_failing_ends_the_race(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_race_fails_if_innerloop_fails(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "command", lambda name, threads: [sys.executable, str(script), "raises"])
     with pytest.raises(ContenderError, match="cannot"):
         runner.race(Workload("race", peers=()), 0.0, 1, lambda words: None)
 
 
-def test_a_contender_that_does_not_answer_is_given_up(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unresponsive_contender_times_out(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.speed.process.PATIENCE", 0.01)
     silent = ContenderProcess(
         "silent", [sys.executable, "-c", "import time; time.sleep(60)"], script.with_name("log")
@@ -96,7 +96,7 @@ serve(Contender, 1)
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts the peak anew")
 @pytest.mark.usefixtures("script")
-def test_memory_is_counted_from_where_it_is_asked(tmp_path: Path) -> None:
+def test_forget_peak_resets_peak_memory(tmp_path: Path) -> None:
     one = ContenderProcess("one", [sys.executable, "-c", MEMORY], tmp_path / "log")
     before = one.ask("load")["peak_mb"]
     one.ask("forget_peak")

@@ -24,7 +24,7 @@ def found():
     return folds(family, count=3, draws=2, shots=(1, 3))
 
 
-def test_every_group_is_a_test_group_once(found):
+def test_each_group_is_in_exactly_one_test_fold(found):
     names = [name for fold in found for name in fold.table.test.names]
     assert sorted(names) == sorted(map(str, range(24)))
     for fold in found:
@@ -32,26 +32,26 @@ def test_every_group_is_a_test_group_once(found):
         assert fold.test[1].query.inputs.shape[:2] == (2 * len(fold.table.test), 9 - 3)
 
 
-def test_examples_are_the_first_of_the_largest_draw(found):
+def test_smaller_shots_mask_the_largest_draw(found):
     one, three = found[0].test[1], found[0].test[3]
     assert np.array_equal(one.query.targets, three.query.targets)
     assert np.asarray(one.support.mask).sum(1).tolist() == [1] * len(one.support.mask)
     assert np.array_equal(one.support.inputs, three.support.inputs)
 
 
-def test_errors_are_root_mean_squares_over_the_rows_that_count(found):
+def test_errors_are_rmse_over_unmasked_rows(found):
     tasks = found[0].test[3]
     targets = np.asarray(tasks.query.targets)[..., 0]
     assert baselines.errors(tasks, targets) == pytest.approx(0)
     assert baselines.errors(tasks, targets + 2) == pytest.approx(2)
 
 
-def test_alone_after_one_example_is_that_example(found):
+def test_alone_baseline_with_one_shot_predicts_its_target(found):
     predicted = baselines.alone(found[0])(found[0].test[1], 1)
     assert np.allclose(predicted, np.asarray(found[0].test[1].support.targets)[:, :1, 0])
 
 
-def test_the_mixed_model_finds_offsets_and_slope(found):
+def test_mixed_model_recovers_offsets_and_slope(found):
     """After one example the offset is shrunk by its share of the variance, 4 / (4 + 0.25)."""
     fold, tasks = found[0], found[0].test[1]
     scale = fold.table.preparation.y[0].scale
@@ -65,14 +65,14 @@ def test_the_mixed_model_finds_offsets_and_slope(found):
     assert baselines.errors(tasks, predicted).mean() < 0.45
 
 
-def test_the_gaussian_process_knows_a_group_from_its_examples(found):
+def test_gaussian_process_improves_with_more_examples(found):
     fold = found[0]
     predict = baselines.gaussian_process(fold)
     few, more = (baselines.errors(fold.test[k], predict(fold.test[k], k)).mean() for k in (1, 3))
     assert more < few < 0.5
 
 
-def test_the_guide_is_what_the_result_file_says(tmp_path, monkeypatch):
+def test_guide_matches_result_file(tmp_path, monkeypatch):
     copy = tmp_path / "guide.md"
     copy.write_text(page.PAGE.read_text())
     monkeypatch.setattr(page, "PAGE", copy)
@@ -80,7 +80,7 @@ def test_the_guide_is_what_the_result_file_says(tmp_path, monkeypatch):
     assert copy.read_text() == (RESULTS.parents[2] / "docs/guides/when-is-it-worth-it.md").read_text()
 
 
-def test_every_family_is_in_the_result_file():
+def test_result_file_has_every_family_and_method():
     families = json.loads(RESULTS.read_text())["families"]
     assert set(families) == {family.name for family in FAMILIES}
     for family in families.values():

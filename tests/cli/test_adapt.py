@@ -40,7 +40,7 @@ def inverted(letters, root):
     return root
 
 
-def test_new_pictures_get_the_labels_of_their_like(command, glyph_run, letters, tmp_path):
+def test_adapt_labels_new_images_correctly(command, glyph_run, letters, tmp_path):
     code, out, _ = command("adapt", glyph_run, letters, "--steps", 60, "--csv", tmp_path / "o.csv", "--json")
     result = json.loads(out)
     assert code == 0
@@ -53,9 +53,7 @@ def test_new_pictures_get_the_labels_of_their_like(command, glyph_run, letters, 
     assert len(lines) == 5
 
 
-def test_predictions_beside_the_pictures_are_replaced_if_asked(
-    command, complaint, glyph_run, letters, tmp_path
-):
+def test_overwrite_replaces_predictions_but_not_inputs(command, complaint, glyph_run, letters, tmp_path):
     own = shutil.copytree(letters, tmp_path / "mine")
     words = ("adapt", glyph_run, own, "--csv", own / "o.csv")
     assert command(*words)[0] == 0
@@ -64,7 +62,7 @@ def test_predictions_beside_the_pictures_are_replaced_if_asked(
     assert "is an input" in complaint(*words[:-1], picture, "--overwrite")
 
 
-def test_ink_is_told_from_the_pictures(command, glyph_run, letters, tmp_path):
+def test_ink_is_inferred_from_images(command, glyph_run, letters, tmp_path):
     dark = json.loads(command("adapt", glyph_run, letters, "--json")[1])
     light = json.loads(command("adapt", glyph_run, inverted(letters, tmp_path), "--json")[1])
     assert (dark["ink"], light["ink"]) == ("dark", "light")
@@ -74,7 +72,7 @@ def test_ink_is_told_from_the_pictures(command, glyph_run, letters, tmp_path):
     assert told["ink"] == "light"
 
 
-def test_the_table_says_how_it_was_made(command, glyph_run, letters):
+def test_output_describes_adaptation_settings(command, glyph_run, letters):
     query = letters / "query" / "be.png"
     code, out, _ = command("adapt", glyph_run, letters, "--query", query, "--normalization", "support")
     assert code == 0
@@ -89,7 +87,7 @@ def picture(path, mode="L", size=(28, 28), colour: int | tuple[int, ...] = 0):
     PIL.Image.new(mode, size, colour).save(path)
 
 
-def test_layouts_that_are_wrong(complaint, glyph_run, tmp_path):
+def test_invalid_folder_layouts_are_rejected(complaint, glyph_run, tmp_path):
     assert "there is no such folder" in complaint("adapt", glyph_run, tmp_path / "none")
     (tmp_path / "points.csv").write_text("x,y\n0,0\n1,\n")
     told = complaint("adapt", glyph_run, tmp_path / "points.csv")
@@ -107,7 +105,7 @@ def test_layouts_that_are_wrong(complaint, glyph_run, tmp_path):
     assert "there is no such file" in complaint("adapt", glyph_run, tmp_path, "--query", tmp_path / "no.png")
 
 
-def test_more_classes_than_the_model_has_outputs(complaint, glyph_run, tmp_path):
+def test_too_many_classes_are_rejected(complaint, glyph_run, tmp_path):
     for name in "abcdef":
         picture(tmp_path / "support" / name / "1.png")
     said = complaint("adapt", glyph_run, tmp_path)
@@ -115,7 +113,7 @@ def test_more_classes_than_the_model_has_outputs(complaint, glyph_run, tmp_path)
     assert "--data.ways 6" in said
 
 
-def test_an_unreadable_picture_is_named(complaint, glyph_run, tmp_path):
+def test_error_names_unreadable_image(complaint, glyph_run, tmp_path):
     for name in "ab":
         picture(tmp_path / "support" / name / "1.png")
     (tmp_path / "query").mkdir()
@@ -123,19 +121,19 @@ def test_an_unreadable_picture_is_named(complaint, glyph_run, tmp_path):
     assert "broken.png: is not a readable image" in complaint("adapt", glyph_run, tmp_path)
 
 
-def test_see_through_parts_are_white(tmp_path):
+def test_transparent_pixels_become_white(tmp_path):
     picture(tmp_path / "clear.png", "RGBA", colour=(0, 0, 0, 0))
     assert read_pictures([tmp_path / "clear.png"], (28, 28, 1)).min() == 255
 
 
-def test_oblong_models_want_their_own_size(tmp_path):
+def test_non_square_models_require_exact_image_size(tmp_path):
     picture(tmp_path / "x.png", size=(20, 30))
     assert read_pictures([tmp_path / "x.png"], (30, 20, 3)).shape == (1, 30, 20, 3)
     with pytest.raises(InnerloopError, match="must be 16 x 30 pixels, got 20 x 30"):
         read_pictures([tmp_path / "x.png"], (30, 16, 1))
 
 
-def test_photographs_have_no_ink():
+def test_ink_option_is_rejected_for_photographs():
     config, pictures = Config(data=DataConfig(dataset="cifar_fs")), np.zeros((1, 4, 4, 3), np.uint8)
     assert _resolve_ink(config, None, pictures) is None
     with pytest.raises(
@@ -183,11 +181,11 @@ def test_points_are_predicted(command, sinusoid_run, tmp_path):
         ("x,y\n0,\n", "got 0 and 1"),
     ],
 )
-def test_bad_points_are_told_by_their_line(complaint, sinusoid_run, tmp_path, text, words):
+def test_invalid_points_are_rejected(complaint, sinusoid_run, tmp_path, text, words):
     assert words in complaint("adapt", sinusoid_run, points(tmp_path, text))
 
 
-def test_points_that_are_no_text(complaint, sinusoid_run, tmp_path):
+def test_sinusoid_adapt_rejects_invalid_inputs(complaint, sinusoid_run, tmp_path):
     path = tmp_path / "points.csv"
     path.write_bytes(b"\xff\xfe\x00x")
     assert "is not a text file" in complaint("adapt", sinusoid_run, path)
@@ -196,12 +194,12 @@ def test_points_that_are_no_text(complaint, sinusoid_run, tmp_path):
 
 
 @pytest.mark.parametrize("words", [("--query", "missing.png"), ("--ink", "dark")])
-def test_points_take_no_options_of_pictures(complaint, sinusoid_run, tmp_path, words):
+def test_image_options_are_rejected_for_points(complaint, sinusoid_run, tmp_path, words):
     path = points(tmp_path, "x,y\n0,0\n1,\n")
     assert f"{words[0]}: is for pictures" in complaint("adapt", sinusoid_run, path, *words)
 
 
-def test_a_csv_that_cannot_be_written(complaint, sinusoid_run, tmp_path):
+def test_unwritable_csv_path_is_reported(complaint, sinusoid_run, tmp_path):
     path = points(tmp_path, "x,y\n0,0\n1,\n")
     assert "No such file or directory" in complaint(
         "adapt", sinusoid_run, path, "--csv", tmp_path / "no/o.csv"
@@ -213,7 +211,7 @@ def called(path, inputs):
     return np.asarray(jax.export.deserialize(bytearray(path.read_bytes())).call(inputs))
 
 
-def test_an_exported_network_predicts_as_adapt_does(command, complaint, glyph_run, letters, tmp_path):
+def test_exported_image_network_matches_adapt(command, complaint, glyph_run, letters, tmp_path):
     """On the bytes of pictures as they are, dark on light."""
     adapted = json.loads(command("adapt", glyph_run, letters, "--json")[1])
     out = tmp_path / "letters.stablehlo"
@@ -234,7 +232,7 @@ def test_an_exported_network_predicts_as_adapt_does(command, complaint, glyph_ru
     np.testing.assert_allclose(called(out, new), wanted, atol=1e-5)
 
 
-def test_an_exported_wave(command, complaint, sinusoid_run, tmp_path):
+def test_exported_sinusoid_network_matches_adapt(command, complaint, sinusoid_run, tmp_path):
     path, out = points(tmp_path, "x,y\n0,0\n1.5,2\n-1.5,-2\n0.5,\n"), tmp_path / "wave"
     adapted = json.loads(command("adapt", sinusoid_run, path, "--json")[1])
     path.write_text("x,y\n0,0\n1.5,2\n-1.5,-2\n")  # none to predict: the network will
@@ -249,7 +247,7 @@ def test_an_exported_wave(command, complaint, sinusoid_run, tmp_path):
     )
 
 
-def test_export_complains_of_itself(complaint, sinusoid_run, glyph_run, tmp_path):
+def test_export_errors_name_export_options(complaint, sinusoid_run, glyph_run, tmp_path):
     out = ("--out", tmp_path / "x.stablehlo", "--support")
     missing = tmp_path / "nope.csv"
     for words in (("adapt", sinusoid_run, missing), ("export", sinusoid_run, *out, missing)):
@@ -261,7 +259,7 @@ def test_export_complains_of_itself(complaint, sinusoid_run, glyph_run, tmp_path
     assert "--support: must name an existing folder" in complaint("export", glyph_run, *out, missing)
 
 
-def test_a_class_may_be_called_support(tmp_path, letters):
+def test_class_folder_can_be_named_support(tmp_path, letters):
     assert _class_folders(letters) == letters / "support"
     assert _class_folders(letters / "support") == letters / "support"
     for name in ("support", "beams"):

@@ -40,7 +40,7 @@ def together(tmp_path, monkeypatch):
     return run
 
 
-def test_a_failure_ends_the_others_and_starts_no_more(together):
+def test_failure_stops_running_and_pending_jobs(together):
     code = (
         "import json, sys, time\n"
         "number = json.load(sys.stdin)['folder'][-1]\n"
@@ -56,7 +56,7 @@ def test_a_failure_ends_the_others_and_starts_no_more(together):
     assert time.monotonic() - began < 30
 
 
-def test_a_signal_is_handed_on(together):
+def test_signal_is_forwarded_to_children(together):
     code = (
         "import os, signal, sys, time; sys.stdin.read(); os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
     )
@@ -75,7 +75,7 @@ SAVES = (
 )
 
 
-def test_all_have_the_time_to_save(together, tmp_path):
+def test_interrupt_lets_all_children_save(together, tmp_path):
     """One that ends early is no reason to press the others."""
     order = "import json, sys; wait, lenient = int(json.load(sys.stdin)['folder'][-1]), False\n"
     outputs = [tmp_path / f"output-seed-{i}.txt" for i in range(2)]
@@ -90,7 +90,7 @@ def test_all_have_the_time_to_save(together, tmp_path):
     assert [path.read_text() for path in outputs] == ["ready\nsaved\n"] * 2
 
 
-def test_a_signal_while_one_starts_reaches_it(together, tmp_path, monkeypatch):
+def test_signal_during_start_reaches_child(together, tmp_path, monkeypatch):
     popen = subprocess.Popen
 
     def interrupted(*args, **settings):
@@ -105,7 +105,7 @@ def test_a_signal_while_one_starts_reaches_it(together, tmp_path, monkeypatch):
     assert (tmp_path / "output-seed-0.txt").read_text() == "ready\nsaved\n"
 
 
-def test_an_error_here_lets_them_save(together, tmp_path, monkeypatch):
+def test_parent_error_lets_children_save(together, tmp_path, monkeypatch):
     def fails(self: ParallelRunner) -> None:
         if "ready" in (tmp_path / "output-seed-0.txt").read_text():
             raise RuntimeError("of this process")
@@ -117,7 +117,7 @@ def test_an_error_here_lets_them_save(together, tmp_path, monkeypatch):
     assert (tmp_path / "output-seed-0.txt").read_text() == "ready\nsaved\n"
 
 
-def test_a_hangup_that_is_ignored_stays_so(together):
+def test_ignored_sighup_stays_ignored(together):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         code = "import os, signal, sys; sys.stdin.read(); os.kill(os.getppid(), signal.SIGHUP)"
@@ -127,7 +127,7 @@ def test_a_hangup_that_is_ignored_stays_so(together):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity")
-def test_each_has_its_share_of_the_machine(together, tmp_path):
+def test_children_share_cores_and_memory(together, tmp_path):
     code = (
         "import os, sys, time; sys.stdin.read(); time.sleep(0.3)\n"
         "print(sorted(os.sched_getaffinity(0)), os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'])"
@@ -140,12 +140,12 @@ def test_each_has_its_share_of_the_machine(together, tmp_path):
     assert printed == [f"{share} 0.45\n" for share in shares]
 
 
-def test_each_of_many_has_some_memory():
+def test_memory_fraction_stays_positive_for_many_jobs():
     fraction = ParallelRunner([], 1000, None, Console()).environment()["XLA_PYTHON_CLIENT_MEM_FRACTION"]
     assert 0 < float(fraction) < 1 / 1000
 
 
-def test_modules_of_the_working_directory_are_not_taken_for_ours(tmp_path):
+def test_children_ignore_modules_in_working_directory(tmp_path):
     (tmp_path / "rich.py").write_text("raise RuntimeError('not the package')")
     for command in ([*at_once_module.COMMAND[:-1], "import rich"], [*distributed.COMMAND, "--help"]):
         here = os.environ | {"PYTHONPATH": str(Path(innerloop.__file__).parents[1])}
@@ -153,7 +153,7 @@ def test_modules_of_the_working_directory_are_not_taken_for_ours(tmp_path):
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_children_import_the_package_of_the_clone_that_started_them(tmp_path, monkeypatch):
+def test_children_import_same_package_as_parent(tmp_path, monkeypatch):
     """And where it is installed nothing comes before Python's own library."""
     monkeypatch.setenv("PYTHONPATH", "others")
     for home, found in (("src", f"{tmp_path / 'src'}{os.pathsep}others"), ("site-packages", "others")):
@@ -162,7 +162,7 @@ def test_children_import_the_package_of_the_clone_that_started_them(tmp_path, mo
         assert distributed.same_package()["PYTHONPATH"] == found
 
 
-def test_the_output_of_an_earlier_run_is_not_told_again(together, tmp_path):
+def test_earlier_output_is_not_repeated(together, tmp_path):
     (tmp_path / "output-seed-0.txt").write_text("what was said before\n")
     ended, out = together("import sys; sys.stdin.read(); sys.exit(9)", 1, 1)
     assert ended == 9
@@ -170,7 +170,7 @@ def test_the_output_of_an_earlier_run_is_not_told_again(together, tmp_path):
     assert (tmp_path / "output-seed-0.txt").read_text() == "what was said before\n"
 
 
-def test_a_process_that_cannot_be_started_is_told(together, monkeypatch):
+def test_process_start_failure_is_reported(together, monkeypatch):
     def none(*words, **settings):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 

@@ -7,7 +7,7 @@ from innerloop.io.text import with_interval
 FEW = ("--tasks", 20)
 
 
-def test_json_is_one_object_and_nothing_else(command, glyph_run):
+def test_json_output_is_a_single_object(command, glyph_run):
     code, out, err = command("evaluate", glyph_run, *FEW, "--json")
     record = json.loads(out)
     assert (code, err) == (0, "")
@@ -16,7 +16,7 @@ def test_json_is_one_object_and_nothing_else(command, glyph_run):
     assert (record["tasks"], record["normalization"]) == (20, "transductive")
 
 
-def test_the_table_names_everything_a_number_depends_on(command, sinusoid_run):
+def test_output_states_measurement_settings(command, sinusoid_run):
     code, out, _ = command("evaluate", sinusoid_run, *FEW, "--seed", 5, "--queries", 7)
     record = json.loads(command("evaluate", sinusoid_run, *FEW, "--seed", 5, "--queries", 7, "--json")[1])
     assert code == 0
@@ -28,17 +28,17 @@ def test_the_table_names_everything_a_number_depends_on(command, sinusoid_run):
     assert not {"ways", "normalization", "groups", "queries_per_class"} & record.keys()
 
 
-def test_normalisation_is_named_where_there_is_any(command, glyph_run):
+def test_output_names_normalisation_mode(command, glyph_run):
     assert "normalisation support" in command("evaluate", glyph_run, *FEW, "--normalization", "support")[1]
 
 
-def test_a_weights_file_is_the_run(command, sinusoid_run):
+def test_weights_file_and_run_folder_give_same_loss(command, sinusoid_run):
     of_run = json.loads(command("evaluate", sinusoid_run, *FEW, "--json")[1])
     of_file = json.loads(command("evaluate", sinusoid_run / "weights.safetensors", *FEW, "--json")[1])
     assert of_run["loss"] == of_file["loss"]
 
 
-def test_other_shots_than_trained(command, complaint, glyph_run):
+def test_shots_option_overrides_training_shots(command, complaint, glyph_run):
     """More examples of each class are other tasks, and better ones; policies have no such thing."""
     one, five = (json.loads(command("evaluate", glyph_run, *FEW, "--shots", n, "--json")[1]) for n in (1, 5))
     assert (one["shots"], five["shots"]) == (1, 5)
@@ -46,12 +46,12 @@ def test_other_shots_than_trained(command, complaint, glyph_run):
     assert "--shots: policies learn from" in complaint("evaluate", "navigation-maml-trpo", "--shots", 5)
 
 
-def test_rotations_where_there_are_none(complaint, glyph_run):
+def test_rotations_option_is_rejected_for_unrotated_classes(complaint, glyph_run):
     words = complaint("evaluate", glyph_run, "--rotations", "no")
     assert "--rotations: its classes are not rotated in training either; leave it out." in words
 
 
-def test_a_data_folder_where_the_data_have_none(complaint, glyph_run, tmp_path):
+def test_data_folder_is_rejected_for_built_in_data(complaint, glyph_run, tmp_path):
     for words in (("evaluate",), ("analyze",), ("adapt", tmp_path)):
         told = complaint(words[0], glyph_run, *words[1:], "--data-folder", tmp_path)
         assert told.startswith(
@@ -59,7 +59,7 @@ def test_a_data_folder_where_the_data_have_none(complaint, glyph_run, tmp_path):
         )
 
 
-def test_all_modes_in_turn(command, glyph_run):
+def test_normalization_all_measures_every_mode(command, glyph_run):
     code, out, _ = command("evaluate", glyph_run, *FEW, "--normalization", "all", "--json")
     record = json.loads(out)
     assert code == 0
@@ -68,19 +68,19 @@ def test_all_modes_in_turn(command, glyph_run):
     assert len({str(mode["curve"]) for mode in record["modes"].values()}) == 3
 
 
-def test_no_mode_without_normalisation(complaint, sinusoid_run):
+def test_mode_is_rejected_without_batch_normalisation(complaint, sinusoid_run):
     told = complaint("evaluate", sinusoid_run, *FEW, "--normalization", "all")
     assert "--normalization: the network has no batch normalisation, got all; leave it out." in told
 
 
-def test_modes_stand_side_by_side(command, glyph_run):
+def test_output_shows_all_normalisation_modes(command, glyph_run):
     out = command("evaluate", glyph_run, *FEW, "--normalization", "all", "--part", "validation")[1]
     assert "accuracy, inductive" in out
     assert "normalisation transductive, inductive, support" in out
     assert "20 validation tasks" in out
 
 
-def test_what_is_no_trained_run(complaint, tmp_path, sinusoid_run):
+def test_untrained_or_invalid_sources_are_rejected(complaint, tmp_path, sinusoid_run):
     assert "did you mean" in complaint("evaluate", "omniglot-5way-1shot-mam")
     assert "is not a run" in complaint("evaluate", tmp_path)
     for word in ("compare", "report"):
@@ -95,15 +95,15 @@ def test_what_is_no_trained_run(complaint, tmp_path, sinusoid_run):
     ("option", "value"),
     [("--tasks", 1), ("--steps", -1), ("--shots", 0), ("--queries", 0), ("--seed", -1), ("--seed", 2**32)],
 )
-def test_numbers_that_mean_nothing(complaint, option, value):
+def test_out_of_range_numbers_are_rejected(complaint, option, value):
     assert f"{option}: must be" in complaint("evaluate", "anything", option, value)
 
 
-def test_an_unknown_mode_ends_with_2(command):
+def test_unknown_mode_exits_with_2(command):
     assert command("evaluate", "x", "--normalization", "magic")[0] == 2
 
 
-def test_a_terminal_sees_progress_on_stderr_alone(command, sinusoid_run, monkeypatch):
+def test_progress_goes_to_stderr_only(command, sinusoid_run, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     _, out, err = command("evaluate", sinusoid_run, *FEW, "--json")
     assert json.loads(out)["tasks"] == 20

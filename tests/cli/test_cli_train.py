@@ -16,7 +16,7 @@ from innerloop.training.storage.run_directory import RunFolder
 TINY = ("--outer.meta-steps", "2", "--outer.log-every", "1", "--evaluation.validation-tasks", "4")
 
 
-def test_a_run_ends_with_weights_and_the_next_command(command, tmp_path, monkeypatch):
+def test_run_saves_weights_and_suggests_evaluate(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = command("train", "sinusoid-joint", *TINY)
     assert code == 0
@@ -31,7 +31,7 @@ def test_overrides_reach_the_config(sinusoid_run):
     assert (config.name, config.outer.meta_steps, config.evaluation.steps) == ("sinusoid-maml", 200, 2)
 
 
-def test_a_second_run_in_the_same_folder_is_refused(complaint, sinusoid_run, sinusoid_words):
+def test_existing_run_folder_is_rejected(complaint, sinusoid_run, sinusoid_words):
     said = complaint("train", *sinusoid_words, "--folder", sinusoid_run)
     assert f"innerloop train --resume {sinusoid_run}`, where --outer.meta-steps may make it longer" in said
 
@@ -49,12 +49,12 @@ def signalled(monkeypatch, number):
     monkeypatch.setattr(progress, "EVERY", 0.0)
 
 
-def test_a_terminated_run_ends_with_143(command, tmp_path, monkeypatch):
+def test_sigterm_exits_with_143(command, tmp_path, monkeypatch):
     signalled(monkeypatch, signal.SIGTERM)
     assert command("train", "sinusoid-joint", *TINY, "--folder", tmp_path / "run")[0] == 143
 
 
-def test_a_stopped_run_resumes_to_the_same_bits(command, sinusoid_run, sinusoid_words, tmp_path, monkeypatch):
+def test_resumed_run_is_bit_identical(command, sinusoid_run, sinusoid_words, tmp_path, monkeypatch):
     signalled(monkeypatch, signal.SIGINT)
     got, out, _ = command("train", *sinusoid_words, "--folder", tmp_path / "run")
     assert got == 130
@@ -69,7 +69,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(command, sinusoid_run, sinusoid_
     assert series[0] == series[1]
 
 
-def test_a_stop_between_seeds_advises_what_trains_them_all(command, tmp_path, monkeypatch):
+def test_interrupted_seeds_suggest_rerunning_same_command(command, tmp_path, monkeypatch):
     signalled(monkeypatch, signal.SIGINT)
     code, out, _ = command("train", "sinusoid-joint", *TINY, "--seeds", "0,1", "--folder", tmp_path)
     assert code == 130
@@ -77,7 +77,7 @@ def test_a_stop_between_seeds_advises_what_trains_them_all(command, tmp_path, mo
     assert "--resume" not in out
 
 
-def test_resuming_an_ended_run_changes_nothing(command, sinusoid_run):
+def test_resuming_finished_run_is_noop(command, sinusoid_run):
     """Options that are the run's own may be given again."""
     before = weights.load(sinusoid_run / "weights.safetensors")[0]
     code, out, _ = command("train", "sinusoid-maml", "--resume", sinusoid_run, "--outer.meta-steps", 200)
@@ -88,12 +88,12 @@ def test_resuming_an_ended_run_changes_nothing(command, sinusoid_run):
     assert all((before[name] == after[name]).all() for name in before)
 
 
-def test_resume_of_nothing(complaint, tmp_path):
+def test_resume_rejects_missing_or_invalid_run(complaint, tmp_path):
     assert "--resume: must name an existing folder" in complaint("train", "--resume", tmp_path / "none")
     assert "is not a run" in complaint("train", "--resume", tmp_path)
 
 
-def test_resume_keeps_its_own_settings(complaint, sinusoid_run, tmp_path):
+def test_resume_rejects_changed_settings(complaint, sinusoid_run, tmp_path):
     told = complaint("train", "--resume", sinusoid_run, "--seed", 3)
     assert told.startswith("innerloop: --seed: the resumed run keeps its own setting, 0, got 3; ")
     told = complaint("train", "--resume", sinusoid_run, "--outer.log-every", 50)
@@ -180,11 +180,11 @@ def test_settings_without_effect_are_refused(complaint, words, told):
         ),
     ],
 )
-def test_data_that_do_not_fit_are_refused_at_once(complaint, words, told):
+def test_invalid_data_settings_are_rejected(complaint, words, told):
     assert told in complaint("train", *words)
 
 
-def test_a_preset_beside_an_option_with_a_presets_name_has_its_own_options():
+def test_options_come_from_preset_not_folder_name():
     arguments = parse_with_preset(("--folder", "sinusoid-maml", "navigation-maml-trpo", "--rl.horizon", "50"))
     assert isinstance(arguments, TrainRL)
     assert (arguments.preset, arguments.rl.horizon, arguments.rl.reward) == (
@@ -194,21 +194,21 @@ def test_a_preset_beside_an_option_with_a_presets_name_has_its_own_options():
     )
 
 
-def test_settings_of_policies_beside_another_data_set():
+def test_rl_options_work_with_rl_dataset_override():
     words = ("sinusoid-maml", "--data.dataset", "navigation", "--rl.horizon", "50")
     arguments = parse_with_preset(words)
     assert isinstance(arguments, TrainRL)
     assert (arguments.data.dataset, arguments.rl.horizon) == ("navigation", 50)
 
 
-def test_settings_of_policies_elsewhere_are_refused(complaint):
+def test_rl_options_are_rejected_for_supervised_datasets(complaint):
     for words in (("sinusoid-maml",), ("navigation-maml-trpo", "--data.dataset", "sinusoid")):
         assert "--rl.horizon: is a setting of reinforcement learning; leave it out" in complaint(
             "train", *words, "--rl.horizon", "50"
         )
 
 
-def test_a_resumed_policy_keeps_its_own_settings(complaint, tmp_path):
+def test_resumed_policy_keeps_its_rl_settings(complaint, tmp_path):
     config = preset("navigation-maml-trpo")
     (tmp_path / "config.json").write_text(to_json(config))
     told = complaint("train", "--resume", tmp_path, "--rl.horizon", 50)
@@ -217,7 +217,7 @@ def test_a_resumed_policy_keeps_its_own_settings(complaint, tmp_path):
     assert plan(parse_with_preset(words), words) == (tmp_path, config)
 
 
-def test_a_run_whose_step_size_decays_keeps_its_length(complaint, tmp_path):
+def test_resume_cannot_extend_run_with_step_size_decay(complaint, tmp_path):
     (tmp_path / "config.json").write_text(to_json(preset("glyphs-5way-1shot-maml")))
     told = complaint("train", "--resume", tmp_path, "--outer.meta-steps", 60_000)
     assert "--outer.meta-steps: the outer step size decays to 0 over the" in told
@@ -232,13 +232,13 @@ def test_unknown_and_missing_presets(complaint):
 @pytest.mark.parametrize(
     "words", [("--outer.meta-steps", "many"), ("--inner.optimizer", "lbfgs"), ("--x.y", "1")]
 )
-def test_bad_option_values_end_with_2(command, words):
+def test_invalid_options_exit_with_2(command, words):
     code, _, err = command("train", "sinusoid-maml", *words)
     assert code == 2
     assert words[0] in err
 
 
-def test_an_option_whose_value_is_a_presets_name(tmp_path, monkeypatch):
+def test_option_value_is_not_mistaken_for_preset(tmp_path, monkeypatch):
     """It is not the preset, wherever it stands."""
     monkeypatch.chdir(tmp_path)
     words = ("--folder", "sinusoid-anil", "sinusoid-joint", *TINY)
@@ -261,7 +261,7 @@ def test_an_option_whose_value_is_a_presets_name(tmp_path, monkeypatch):
         ),
     ],
 )
-def test_settings_that_mean_nothing_are_told_before_training(command, tmp_path, words, wrong):
+def test_out_of_range_settings_fail_before_training(command, tmp_path, words, wrong):
     """In one sentence."""
     code, _, err = command("train", "sinusoid-maml", *words, "--folder", tmp_path / "run")
     assert code == 2
@@ -269,7 +269,7 @@ def test_settings_that_mean_nothing_are_told_before_training(command, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_of_no_steps_and_one_without_validation(command, tmp_path):
+def test_runs_without_meta_steps_or_validation_succeed(command, tmp_path):
     none = ("--outer.meta-steps", "0", "--outer.decay", "cosine", *TINY[2:])
     assert command("train", "sinusoid-maml", *none, "--folder", tmp_path / "none")[0] == 0
     never = ("--outer.validate-every", "0", "--folder", tmp_path / "never")
@@ -277,7 +277,7 @@ def test_a_run_of_no_steps_and_one_without_validation(command, tmp_path):
     assert not any("validation_loss" in record for record in RunFolder(tmp_path / "never").metrics())
 
 
-def test_a_checkpoint_that_is_not_there_is_not_promised(refused, tmp_path):
+def test_divergence_error_does_not_mention_missing_checkpoint(refused, tmp_path):
     said = refused(
         "train", "sinusoid-maml", *TINY, "--inner.learning-rate", "1e30", "--folder", tmp_path / "run"
     )
@@ -285,7 +285,7 @@ def test_a_checkpoint_that_is_not_there_is_not_promised(refused, tmp_path):
     assert "checkpoint" not in said
 
 
-def test_a_run_that_never_learnt_leaves_no_folder(command, tmp_path):
+def test_failed_start_leaves_no_folder(command, tmp_path):
     code, out, said = command(
         "train", "sinusoid-maml", *TINY, "--outer.chunk", "7", "--folder", tmp_path / "run"
     )
@@ -303,7 +303,7 @@ def test_a_run_that_never_learnt_leaves_no_folder(command, tmp_path):
         (("--inner.derivative", "mixed"), "inner.derivative: the outer step trpo needs forward mode"),
     ],
 )
-def test_settings_that_do_not_go_together_are_told_before_all_else(command, tmp_path, words, told):
+def test_incompatible_settings_are_reported_first(command, tmp_path, words, told):
     """Even where the folder holds a run."""
     (tmp_path / "config.json").write_text("{}")
     code, out, said = command("train", "navigation-maml-trpo", *words, "--folder", tmp_path)
@@ -311,7 +311,7 @@ def test_settings_that_do_not_go_together_are_told_before_all_else(command, tmp_
     assert told in said
 
 
-def test_a_folder_that_cannot_be_made(command, tmp_path):
+def test_uncreatable_run_folder_is_reported(command, tmp_path):
     (tmp_path / "file").write_text("")
     for place in ("file", "file/run"):
         _, out, err = command("train", "sinusoid-maml", *TINY, "--folder", tmp_path / place)
@@ -319,14 +319,14 @@ def test_a_folder_that_cannot_be_made(command, tmp_path):
         assert "cannot be written (a part of the path is not a folder); give another path." in err
 
 
-def test_a_broken_config_is_named(complaint, tmp_path):
+def test_resume_reports_broken_config(complaint, tmp_path):
     (tmp_path / "config.json").write_text("{")
     assert "is not JSON" in complaint("train", "--resume", tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"nmae": "x"}))
     assert "unknown field 'nmae'" in complaint("train", "--resume", tmp_path)
 
 
-def test_all_settings_are_listed_on_demand(command):
+def test_full_help_lists_all_settings(command):
     code, out, _ = command("train", "sinusoid-reptile", "-H")
     assert code == 0
     assert "--inner.minibatch" in out

@@ -41,7 +41,7 @@ def offered(script: Path, *words: str) -> list[str]:
         (["completion", "f"], ["fish"]),
     ],
 )
-def test_bash_offers(bash: Path, words: list[str], expected: list[str]):
+def test_bash_completes_words(bash: Path, words: list[str], expected: list[str]):
     assert offered(bash, *words) == expected
 
 
@@ -49,13 +49,13 @@ def test_every_command_is_offered(bash: Path):
     assert offered(bash, "") == list(COMMANDS)
 
 
-def test_zsh_runs_the_script_of_bash(bash: Path):
+def test_zsh_script_wraps_bash_script(bash: Path):
     first, _, rest = completion.script("zsh").partition("\n")
     assert first == "autoload -U +X bashcompinit && bashcompinit"
     assert rest == bash.read_text("utf-8")
 
 
-def test_fish_has_a_line_for_each_word():
+def test_fish_script_has_one_line_per_word():
     lines = completion.script("fish").splitlines()
     assert "complete -c innerloop -n __fish_use_subcommand -f -a train" in lines
     assert "complete -c innerloop -n '__fish_seen_subcommand_from train' -l inner.learning-rate" in lines
@@ -63,7 +63,7 @@ def test_fish_has_a_line_for_each_word():
     assert len(lines) == len(set(lines)) == sum(1 + len(found) for found in completion.words().values())
 
 
-def test_a_shell_that_there_is_not(command):
+def test_unknown_shell_is_rejected(command):
     code, out, err = command("completion", "tcsh")
     assert (code, out) == (2, "")
     assert "bash" in err

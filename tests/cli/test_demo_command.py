@@ -18,20 +18,20 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_it_opens_the_page(opened: list[str], capsys: pytest.CaptureFixture[str]):
+def test_demo_opens_page_in_browser(opened: list[str], capsys: pytest.CaptureFixture[str]):
     assert main(["demo"]) == 0
     assert opened == [page_path().as_uri()]
     assert capsys.readouterr().out == f"Demo: {page_path()}\n"
 
 
-def test_without_a_browser_it_prints_the_path(opened: list[str], capsys: pytest.CaptureFixture[str]):
+def test_no_browser_option_prints_path(opened: list[str], capsys: pytest.CaptureFixture[str]):
     assert main(["demo", "--no-browser"]) == 0
     assert opened == []
     told = Path(capsys.readouterr().out.removeprefix("Demo: ").strip())
     assert "<h1>" in told.read_text()
 
 
-def test_without_a_display_it_prints_the_path(
+def test_missing_display_prints_path(
     opened: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr("sys.platform", "linux")
@@ -42,7 +42,7 @@ def test_without_a_display_it_prints_the_path(
     assert capsys.readouterr().out == f"Open this page in a browser: {page_path()}\n"
 
 
-def test_a_browser_that_does_not_start(
+def test_failed_browser_start_prints_path(
     opened: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(webbrowser, "open", lambda _: False)

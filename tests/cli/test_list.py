@@ -11,7 +11,7 @@ def test_every_preset_is_listed(command):
     assert all(name in out for name in all_presets())
 
 
-def test_a_narrow_list_keeps_what_tells_presets_apart(command, monkeypatch):
+def test_narrow_terminal_keeps_distinguishing_columns(command, monkeypatch):
     monkeypatch.setattr(common.Terminal, "is_terminal", True)
     monkeypatch.setenv("COLUMNS", "80")
     out = re.sub(r"\x1b\[\d*m", "", command("list", "omniglot", "reptile")[1])
@@ -20,7 +20,7 @@ def test_a_narrow_list_keeps_what_tells_presets_apart(command, monkeypatch):
     assert heading.split() == ["preset", "inner", "loop", "weights"]
 
 
-def test_words_narrow_the_list(command):
+def test_list_filters_by_words(command):
     _, out, _ = command("list", "omniglot", "5way-1shot", "--json")
     names = [row["name"] for row in json.loads(out)]
     assert names == [name for name in all_presets() if name.startswith("omniglot-5way-1shot")]
@@ -32,7 +32,7 @@ def test_json_holds_the_settings(command):
     assert row["inner_steps_training"] == all_presets()["omniglot-20way-5shot-maml"].inner.steps
 
 
-def test_words_that_no_preset_has(complaint):
+def test_unmatched_words_suggest_presets(complaint):
     told = complaint("list", "image-net2")
     assert "no preset's name contains these words, got image-net2; did you mean imagenet?" in told
     assert "did you mean omniglot 5shot maml?" in complaint("list", "omniglt", "5shto", "maml")

@@ -11,7 +11,7 @@ from innerloop.io.text import counted, shell_command, with_interval
 from innerloop.parallel.cpu_devices import cores
 
 
-def test_without_arguments_it_names_the_commands(command):
+def test_no_arguments_lists_commands(command):
     code, out, _ = command()
     assert code == 0
     assert all(f"  {name} " in out for name in ("list", "train", "evaluate", "adapt", "report", "quickstart"))
@@ -23,13 +23,13 @@ def test_version(command):
     assert (code, out.split()[0]) == (0, "innerloop")
 
 
-def test_a_misspelt_command_is_answered_with_the_nearest(complaint):
+def test_misspelt_command_suggests_nearest_match(complaint):
     assert "did you mean evaluate?" in complaint("evalute", "x")
     assert "choose among: list, train" in complaint("zzzz")
 
 
 @pytest.mark.parametrize("name", list(cli.COMMANDS))
-def test_every_command_has_help_of_one_screen(name, command):
+def test_command_help_fits_one_screen(name, command):
     code, out, _ = command(name, "--help")
     assert code == 0
     assert f"usage: innerloop {name} " in out
@@ -38,7 +38,7 @@ def test_every_command_has_help_of_one_screen(name, command):
     assert "(default: )" not in out
 
 
-def test_help_is_as_wide_as_the_terminal(command, monkeypatch):
+def test_help_wraps_to_terminal_width(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     told = command("train", "navigation-maml-trpo", "-H")[1]
     assert "Kubernetes tell which one; otherwise give\n" not in told
@@ -107,11 +107,11 @@ def test_help_is_as_wide_as_the_terminal(command, monkeypatch):
         ),
     ],
 )
-def test_wrong_arguments_are_one_sentence(complaint, words, told):
+def test_invalid_arguments_give_one_line_error(complaint, words, told):
     assert told in complaint(*words)
 
 
-def test_help_and_list_do_not_wait_for_jax():
+def test_help_and_list_do_not_import_jax():
     script = (
         "import sys; from innerloop.cli import main; main(['list', 'sinusoid']); main(['train', '--help']);"
         "sys.exit('jax' in sys.modules)"
@@ -119,7 +119,7 @@ def test_help_and_list_do_not_wait_for_jax():
     assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 0
 
 
-def test_the_module_is_the_command():
+def test_python_m_innerloop_runs_command():
     done = subprocess.run([sys.executable, "-m", "innerloop", "lst"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert "did you mean list?" in done.stderr
@@ -132,12 +132,12 @@ def raising(error):
     return dispatch
 
 
-def test_ctrl_c_outside_training_ends_with_130(command, monkeypatch):
+def test_keyboard_interrupt_exits_with_130(command, monkeypatch):
     monkeypatch.setattr(cli, "dispatch", raising(KeyboardInterrupt()))
     assert command("list")[0] == 130
 
 
-def test_a_file_that_cannot_be_used_is_one_sentence(complaint, monkeypatch):
+def test_file_error_gives_one_line_message(complaint, monkeypatch):
     monkeypatch.setattr(cli, "dispatch", raising(PermissionError(13, "Permission denied", "runs/x")))
     assert complaint("list") == "innerloop: runs/x: Permission denied.\n"
 
@@ -156,30 +156,30 @@ def test_a_file_that_cannot_be_used_is_one_sentence(complaint, monkeypatch):
         (InnerloopError("config.json", "is odd: inner.steps"), "config.json: is odd: inner.steps."),
     ],
 )
-def test_settings_are_named_as_options(error, words, complaint, monkeypatch):
+def test_errors_name_settings_as_options(error, words, complaint, monkeypatch):
     monkeypatch.setattr(cli, "dispatch", raising(error))
     assert complaint("list") == f"innerloop: {words}\n"
 
 
-def test_an_error_of_the_program_itself_is_not_hidden(monkeypatch):
+def test_internal_errors_propagate(monkeypatch):
     monkeypatch.setattr(cli, "dispatch", raising(OSError("no file named")))
     with pytest.raises(OSError, match="no file named"):
         cli.main(["list"])
 
 
-def test_a_closed_pipe_is_no_error():
+def test_closed_pipe_prints_no_traceback():
     script = f"{sys.executable} -m innerloop list | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
 
 
-def test_devices_are_checked(complaint):
+def test_invalid_device_counts_are_rejected(complaint):
     jax.devices()  # starts JAX
     assert "must be 1 or more" in complaint("evaluate", "x", "--devices", "0")
     assert "JAX has started already" in complaint("evaluate", "x", "--devices", "77")
 
 
-def test_cores_without_affinity(monkeypatch):
+def test_cores_works_without_sched_getaffinity(monkeypatch):
     monkeypatch.delattr("os.sched_getaffinity", raising=False)
     assert cores() >= 1
 
@@ -193,15 +193,15 @@ def test_cores_without_affinity(monkeypatch):
         (0.5, 0.0, "loss", "0.5000 ± 0.0000"),
     ],
 )
-def test_numbers_with_their_intervals(mean, ci95, name, words):
+def test_with_interval_formats_mean_and_interval(mean, ci95, name, words):
     assert with_interval(mean, ci95, name) == words
 
 
-def test_counting():
+def test_counted_pluralizes_and_groups_digits():
     assert (counted(1, "step"), counted(12345, "step")) == ("1 step", "12 345 steps")
     assert counted(2, "query", "queries") == "2 queries"
 
 
-def test_suggested_commands_can_be_copied_into_a_shell():
+def test_shell_command_quotes_arguments():
     assert shell_command("evaluate", Path("runs/a")) == "innerloop evaluate runs/a"
     assert shell_command("compare", Path("my runs"), "it's") == """innerloop compare 'my runs' 'it'"'"'s'"""

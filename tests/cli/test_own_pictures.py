@@ -72,7 +72,7 @@ def gone(place):
     shutil.move(place / "elsewhere", place / "pictures")
 
 
-def test_a_run_is_measured_from_anywhere(command, place, tmp_path, monkeypatch):
+def test_evaluate_works_from_any_working_directory(command, place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Path(RunFolder(place / "sized").config().data.folder) == (place / "pictures").resolve()
     code, out, err = command("evaluate", place / "sized", "--tasks", 2, "--json")
@@ -81,7 +81,7 @@ def test_a_run_is_measured_from_anywhere(command, place, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("run", ["sized", "as-they-are"])
-def test_a_run_adapts_once_its_pictures_are_gone(command, gone, run):
+def test_adapt_works_without_training_images(command, gone, run):
     code, out, err = command("adapt", gone / run, gone / "mine", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["classes"] == ["x", "y"]
@@ -96,7 +96,7 @@ def resized(place, tmp_path, side):
     return tmp_path / "mine"
 
 
-def test_where_only_the_training_pictures_tell_the_size(command, complaint, gone, tmp_path):
+def test_image_size_is_inferred_from_training_images(command, complaint, gone, tmp_path):
     """Without `--data.size`, they are looked at where they are; a model that cannot take another size says so."""
     mine = resized(gone, tmp_path, 16)
     code, out, _ = command("adapt", gone / "as-they-are", mine, "--data-folder", gone / "elsewhere", "--json")
@@ -111,7 +111,7 @@ def test_where_only_the_training_pictures_tell_the_size(command, complaint, gone
     )
 
 
-def test_a_small_test_class_is_told_before_training(refused, place, tmp_path):
+def test_small_test_class_fails_before_training(refused, place, tmp_path):
     """Before anything is compiled or written; the option that it names leaves the class out."""
     shutil.copytree(place / "pictures", tmp_path / "pictures")
     test = image_folder.load(tmp_path / "pictures").test.names[0]
@@ -124,7 +124,7 @@ def test_a_small_test_class_is_told_before_training(refused, place, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_too_few_classes_are_told_with_how_they_were_divided(refused, place, tmp_path):
+def test_too_few_classes_error_states_the_split(refused, place, tmp_path):
     words = (
         "train",
         "pictures-5way-1shot-maml",
@@ -141,7 +141,7 @@ def test_too_few_classes_are_told_with_how_they_were_divided(refused, place, tmp
     assert told.startswith(f"innerloop: --data.folder: {tmp_path / 'empty'} contains no class folders;")
 
 
-def test_what_was_loaded_is_shown_before_training(command, place, tmp_path):
+def test_contact_sheet_is_written_before_training(command, place, tmp_path):
     """Every picture has one brightness, which the sheet shows beside its class; grey on grey paper is white."""
     words = [place / "pictures" if word == "pictures" else word for word in SHORT]
     code, out, _ = command("train", *words, "--data.size", 8, "--folder", tmp_path / "run")
@@ -166,7 +166,7 @@ def test_what_was_loaded_is_shown_before_training(command, place, tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_reports_name_the_users_data_and_classes(command, place, tmp_path):
+def test_report_names_user_data_and_classes(command, place, tmp_path):
     code, _, _ = command("report", place / "sized", "--tasks", 4, "--out", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert code == 0
@@ -184,7 +184,7 @@ def test_reports_name_the_users_data_and_classes(command, place, tmp_path):
 ANIL = "cifar-fs-5way-5shot-anil"
 
 
-def test_a_start_of_other_data_is_not_inherited(tmp_path):
+def test_preset_start_is_not_inherited_by_other_data(tmp_path):
     """The preset's own start, CIFAR-FS, is kept for CIFAR-FS and for those who name it."""
     start = preset(ANIL).model.start
     assert start == "cifar-fs-5way-1shot-anil"
@@ -206,7 +206,7 @@ def test_a_start_of_other_data_is_not_inherited(tmp_path):
         assert config.model.start == expected
 
 
-def test_photographs_with_a_preset_of_drawings_are_not_rotated():
+def test_image_folder_does_not_inherit_preset_rotations():
     """Nor do they keep other settings of the preset's data set; a setting that is given is kept."""
     own = ("--data.dataset", "folder", "--data.folder", "pictures")
     given = lambda *words: parse_with_preset(words).data
@@ -216,7 +216,7 @@ def test_photographs_with_a_preset_of_drawings_are_not_rotated():
     assert given(ANIL, "--data.dataset", "glyphs").size == 0
 
 
-def test_from_what_training_starts_is_said():
+def test_start_in_words_describes_initial_weights():
     config = preset(ANIL)
     own = replace(config, data=replace(config.data, dataset="folder"), model=replace(config.model, start=""))
     assert "from the trained weights of cifar-fs-5way-1shot-anil" in _start_in_words(config)
@@ -237,7 +237,7 @@ def continued(place, quickly):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_start_is_said_and_is_the_baseline_of_the_report(command, place, continued):
+def test_report_uses_start_model_as_baseline(command, place, continued):
     beginning = weights.load(place / "sized" / "weights.safetensors")[0]
     trained = load_trained(continued)
     started = started_from(trained)
@@ -255,7 +255,7 @@ def test_a_start_is_said_and_is_the_baseline_of_the_report(command, place, conti
     assert "untrained" in page
 
 
-def test_a_start_that_is_gone_is_read_from_the_first_snapshot(command, place, continued, tmp_path):
+def test_missing_start_is_loaded_from_first_snapshot(command, place, continued, tmp_path):
     """Without one, the report says that it lacks it."""
     shutil.copytree(continued, tmp_path / "second")
     (place / "sized").rename(place / "moved")
@@ -273,7 +273,7 @@ def test_a_start_that_is_gone_is_read_from_the_first_snapshot(command, place, co
     assert group.baselines[1].measurement.trained_meta_steps == 0
 
 
-def test_a_start_that_is_another_by_now_is_no_baseline(place, continued, tmp_path):
+def test_changed_start_is_rejected_as_baseline(place, continued, tmp_path):
     shutil.copytree(continued, tmp_path / "second")
     shutil.rmtree(tmp_path / "second" / "snapshots")
     record = json.loads((tmp_path / "second" / "environment.json").read_text())

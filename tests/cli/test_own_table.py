@@ -72,7 +72,7 @@ def new_group(tmp_path):
     return tmp_path / "shop.csv"
 
 
-def test_each_test_group_is_measured_once(command, run):
+def test_evaluate_measures_each_group_once(command, run):
     """The record tells the tasks there were, and only what applies to tables."""
     code, out, _ = command("evaluate", run, "--tasks", 100, "--json")
     record = json.loads(out)
@@ -92,12 +92,12 @@ def test_each_test_group_is_measured_once(command, run):
     assert "over 2 of 13 train groups of the table" in told
 
 
-def test_compare_tells_the_groups_and_queries(command, run):
+def test_compare_reports_groups_and_queries(command, run):
     (row,) = json.loads(command("compare", run, "--format", "json")[1])
     assert (row["tasks"], row["groups"], row["queries"]) == (4, 4, 10)
 
 
-def test_new_rows_are_predicted_in_the_units_of_the_table(command, run, new_group):
+def test_adapt_predicts_in_table_units(command, run, new_group):
     code, out, _ = command("adapt", run, new_group, "--json")
     result = json.loads(out)
     assert code == 0
@@ -116,7 +116,7 @@ def test_parquet_gives_the_same_predictions(command, run, new_group, tmp_path):
     assert json.loads(csv)["predictions"] == json.loads(parquet)["predictions"]
 
 
-def test_predictions_as_a_table_and_as_a_file(command, run, new_group, tmp_path):
+def test_adapt_writes_predictions_to_csv(command, run, new_group, tmp_path):
     code, out, _ = command("adapt", run, new_group, "--csv", tmp_path / "out.csv")
     assert code == 0
     assert "2 inner steps on 6 examples" in out
@@ -137,7 +137,7 @@ def test_the_training_table_is_not_needed_to_adapt(command, run, table, new_grou
         moved.rename(table)
 
 
-def test_an_exported_network_takes_rows_in_the_units_of_the_table(command, run, new_group, tmp_path):
+def test_exported_network_uses_table_units(command, run, new_group, tmp_path):
     """Numbers as they are; a category as its position, which the command tells."""
     adapted = json.loads(command("adapt", run, new_group, "--json")[1])["predictions"]
     words = ("export", run, "--support", new_group, "--out", tmp_path / "x.stablehlo", "--json")
@@ -150,7 +150,7 @@ def test_an_exported_network_takes_rows_in_the_units_of_the_table(command, run, 
     np.testing.assert_allclose(file.call(rows)[:, 0], [p["sales"] for p in adapted], rtol=1e-6)
 
 
-def test_a_network_that_takes_other_rows_is_not_written(command, run, new_group, tmp_path, monkeypatch):
+def test_export_fails_if_network_disagrees_with_learner(command, run, new_group, tmp_path, monkeypatch):
     """The file is tried on the user's own rows, in the units of the table."""
     wrong = lambda preparation, rows: encoded(preparation, rows) + 0.5
     monkeypatch.setattr("innerloop.cli.export_network.encoded", wrong)
@@ -180,7 +180,7 @@ def test_a_resumed_run_refuses_another_table(refused, table, tmp_path):
     assert "set of the data changed since the run" in refused("train", "--resume", folder)
 
 
-def test_another_table_is_prepared_as_that_of_training(command, run, table, tmp_path):
+def test_other_table_is_scaled_like_training_table(command, run, table, tmp_path):
     """Other sales are wrong for the run: they are not scaled to fit it, and a warning tells."""
     pd.read_csv(table).assign(sales=lambda rows: rows.sales * 2).to_csv(tmp_path / "other.csv", index=False)
     loss = lambda out: json.loads(out)["curve"]["loss"]["mean"][-1]
@@ -192,12 +192,12 @@ def test_another_table_is_prepared_as_that_of_training(command, run, table, tmp_
     assert loss(other) > 3 * own
 
 
-def test_a_network_without_normalisation_takes_no_mode(complaint, run, new_group):
+def test_mode_is_rejected_without_batch_normalisation(complaint, run, new_group):
     told = complaint("adapt", run, new_group, "--normalization", "inductive")
     assert "--normalization: the network has no batch normalisation, got inductive; leave it out." in told
 
 
-def test_analyze_says_why_it_refuses_a_table(complaint, run):
+def test_analyze_rejects_table_runs(complaint, run):
     assert "those of a table's groups are padded" in complaint("analyze", run)
 
 
@@ -236,7 +236,7 @@ def test_analyze_says_why_it_refuses_a_table(complaint, run):
         ({"missing": "guess"}, "guess"),
     ],
 )
-def test_wrong_settings_are_told(command, table, tmp_path, monkeypatch, change, told):
+def test_invalid_table_settings_are_rejected(command, table, tmp_path, monkeypatch, change, told):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").touch()
     code, _, err = command("train", "table-maml", *words(table, **change), *SETTINGS)
@@ -264,7 +264,7 @@ def test_wrong_settings_are_told(command, table, tmp_path, monkeypatch, change, 
         ('size,kind,sales\n"1,new,2\n', "is not a CSV table"),
     ],
 )
-def test_new_groups_that_are_wrong(complaint, run, tmp_path, content, told):
+def test_adapt_rejects_invalid_group_tables(complaint, run, tmp_path, content, told):
     path = tmp_path / "new.csv"
     path.write_text(content)
     err = complaint("adapt", run, path)
@@ -272,7 +272,7 @@ def test_new_groups_that_are_wrong(complaint, run, tmp_path, content, told):
     assert "new.csv" in err
 
 
-def test_other_files_than_tables(complaint, run, tmp_path):
+def test_adapt_rejects_files_that_are_not_tables(complaint, run, tmp_path):
     assert "a table needs a file of rows" in complaint("adapt", run, tmp_path)
     (tmp_path / "a.parquet").write_bytes(b"PAR1 nothing")
     pytest.importorskip("pyarrow")
@@ -281,6 +281,6 @@ def test_other_files_than_tables(complaint, run, tmp_path):
     assert "b.csv: is not a UTF-8 text file" in complaint("adapt", run, tmp_path / "b.csv")
 
 
-def test_normalisation_is_refused(refused, table):
+def test_batch_normalisation_is_rejected_for_tables(refused, table):
     told = refused("train", "table-maml", *words(table), "--model.normalize")
     assert "batch normalisation would include the padding" in told

@@ -18,7 +18,7 @@ def lines(every, monkeypatch):
     return out.getvalue().splitlines()
 
 
-def test_plain_lines_come_rarely_but_the_last_always(monkeypatch):
+def test_plain_output_is_throttled_but_includes_last_step(monkeypatch):
     assert len(lines(1e9, monkeypatch)) == 2
     shown = lines(0.0, monkeypatch)
     assert len(shown) == 5
@@ -27,7 +27,7 @@ def test_plain_lines_come_rarely_but_the_last_always(monkeypatch):
     assert "validation accuracy 50.0 %" in shown[4]
 
 
-def test_nothing_is_said_of_time_while_only_compilation_was_timed(monkeypatch):
+def test_time_left_is_unknown_while_only_compilation_is_timed(monkeypatch):
     monkeypatch.setattr(progress, "EVERY", 0.0)
     out, nan = io.StringIO(), float("nan")
     with progress.training(Console(file=out, width=200), "run") as watch:
@@ -39,7 +39,7 @@ def test_nothing_is_said_of_time_while_only_compilation_was_timed(monkeypatch):
     ]
 
 
-def test_the_time_left_of_a_measurement_leaves_out_compilation(monkeypatch):
+def test_time_left_excludes_compilation(monkeypatch):
     """Sixty seconds to the first hundred tasks, two for each hundred after."""
     monkeypatch.setattr(progress, "EVERY", 0.0)
     monkeypatch.setattr(progress.time, "monotonic", lambda: 0.0)
@@ -54,7 +54,7 @@ def test_the_time_left_of_a_measurement_leaves_out_compilation(monkeypatch):
     ]
 
 
-def test_a_terminal_gets_a_bar():
+def test_terminal_shows_progress_bar():
     out = io.StringIO()
     terminal = Console(file=out, force_terminal=True, width=120)
     with progress.counting(terminal, "measuring") as watch:
@@ -67,15 +67,15 @@ def test_a_terminal_gets_a_bar():
     ("seconds", "words"),
     [(41.6, "42 s"), (125.0, "2 min 05 s"), (7620.0, "2 h 07 min"), (3599.9, "1 h 00 min")],
 )
-def test_durations(seconds, words):
+def test_duration_formats_seconds(seconds, words):
     assert duration(seconds) == words
 
 
-def test_validation_loss_in_words():
+def test_in_words_formats_validation_loss():
     assert in_words({"validation_loss": 0.5, "validation_diverged": 0.0}) == "validation loss 0.5000"
 
 
-def test_tasks_that_diverged_in_words():
+def test_in_words_counts_diverged_tasks():
     words = in_words({"outer_loss": 1.0, "validation_loss": 0.5, "validation_diverged": 2.0})
     assert words == "outer loss 1.0000  validation loss 0.5000 (2 tasks diverged)"
     one = in_words({"validation_accuracy": 0.5, "validation_diverged": 1.0})

@@ -17,7 +17,7 @@ def tiny(effort):
     return [quickstart._shortened(config, 0.0001) for config in short]
 
 
-def test_it_trains_measures_and_reports_then_uses_what_is_there(command, complaint, tmp_path, monkeypatch):
+def test_quickstart_writes_report_and_reuses_runs(command, complaint, tmp_path, monkeypatch):
     monkeypatch.setattr(quickstart, "_configs", tiny)
     code, out, _ = command("quickstart", "--folder", tmp_path, "--tasks", 4)
     assert code == 0
@@ -36,7 +36,7 @@ def test_it_trains_measures_and_reports_then_uses_what_is_there(command, complai
     assert "holds a run with other settings" in complaint("quickstart", "--folder", tmp_path)
 
 
-def test_a_stopped_one_goes_on(command, tmp_path, monkeypatch):
+def test_interrupted_quickstart_continues(command, tmp_path, monkeypatch):
     monkeypatch.setattr(quickstart, "_configs", lambda effort: tiny(1)[:1])
     with monkeypatch.context() as patch:
         patch.setattr(progress, "EVERY", 0.0)
@@ -47,7 +47,7 @@ def test_a_stopped_one_goes_on(command, tmp_path, monkeypatch):
     assert command("quickstart", "--folder", tmp_path, "--tasks", 4)[0] == 0
 
 
-def test_algorithms_meet_the_same_tasks():
+def test_algorithms_share_task_settings():
     plan = quickstart._configs(1.0)
     assert [config.algorithm for config in plan[:5]] == ["maml", "fomaml", "anil", "reptile", "joint"]
     assert [config.algorithm for config in plan[5:]] == ["maml", "fomaml", "anil", "reptile"]
@@ -59,5 +59,5 @@ def test_algorithms_meet_the_same_tasks():
 
 
 @pytest.mark.parametrize(("option", "value"), [("--tasks", 1), ("--effort", 0), ("--effort", "nan")])
-def test_numbers_that_mean_nothing(complaint, option, value):
+def test_out_of_range_numbers_are_rejected(complaint, option, value):
     assert f"{option}: must be" in complaint("quickstart", option, value)

@@ -6,14 +6,14 @@ from innerloop.report import measurements
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 
-def test_the_page_lies_in_the_first_run(command, sinusoid_run):
+def test_report_is_written_to_run_folder(command, sinusoid_run):
     code, out, _ = command("report", sinusoid_run, "--tasks", 4)
     assert code == 0
     assert f"Report: {sinusoid_run / 'report.html'}" in out
     assert (sinusoid_run / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
-def test_a_page_in_the_run_is_written_again(command, complaint, sinusoid_run):
+def test_report_replaces_own_page_unless_edited(command, complaint, sinusoid_run):
     """Also one that was changed, for those who say so."""
     page = sinusoid_run / "report.html"
     assert command("report", sinusoid_run, "--tasks", 4)[0] == 0
@@ -26,7 +26,7 @@ def test_a_page_in_the_run_is_written_again(command, complaint, sinusoid_run):
     assert page.read_text().startswith("<!DOCTYPE html>")
 
 
-def test_a_named_page_in_the_run_is_replaced_if_asked(command, complaint, sinusoid_run):
+def test_overwrite_replaces_named_page_but_no_input(command, complaint, sinusoid_run):
     """It is none of the files that are read."""
     words = ("report", sinusoid_run, "--tasks", "2", "--out", sinusoid_run / "named.html")
     assert command(*words)[0] == 0
@@ -37,13 +37,13 @@ def test_a_named_page_in_the_run_is_replaced_if_asked(command, complaint, sinuso
     assert "is an input" in complaint(*words)
 
 
-def test_a_page_on_a_weights_file_lies_here(sinusoid_run, tmp_path, monkeypatch):
+def test_report_on_weights_file_uses_working_directory(sinusoid_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weights = sinusoid_run / "weights.safetensors"
     assert _destination(Report((str(weights),)), [weights])[1] == "report.html"
 
 
-def test_what_cannot_be_reported(complaint, sinusoid_run, tmp_path, monkeypatch):
+def test_invalid_report_requests_are_rejected(complaint, sinusoid_run, tmp_path, monkeypatch):
     """Nothing is measured before all runs are found."""
     monkeypatch.setattr(measurements, "measure", None)
     assert "needs a run" in complaint("report")

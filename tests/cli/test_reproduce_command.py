@@ -8,7 +8,7 @@ from innerloop.cli import progress
 from innerloop.training.storage.run_directory import RunFolder
 
 
-def test_a_run_is_reproduced_and_a_changed_one_is_not(command, sinusoid_run, tmp_path):
+def test_reproduce_confirms_same_run_and_detects_changes(command, sinusoid_run, tmp_path):
     code, out, _ = command("reproduce", sinusoid_run, "--folder", tmp_path / "again")
     assert code == 0
     assert "Reproduced: the same bits" in out
@@ -37,12 +37,12 @@ def copy(sinusoid_run, tmp_path):
         (b'{"devices": []}', "does not name the devices"),
     ],
 )
-def test_a_damaged_record_is_one_sentence(complaint, copy, content, words):
+def test_damaged_environment_gives_one_line_error(complaint, copy, content, words):
     (copy / "environment.json").write_bytes(content)
     assert words in complaint("reproduce", copy)
 
 
-def test_a_damaged_record_is_told_before_training(command, copy, tmp_path):
+def test_damaged_environment_fails_before_training(command, copy, tmp_path):
     """Though the devices are given, and it is not needed until the two are compared."""
     (copy / "environment.json").write_text("x")
     code, _, err = command("reproduce", copy, "--devices", 2, "--folder", tmp_path / "again")
@@ -51,7 +51,7 @@ def test_a_damaged_record_is_told_before_training(command, copy, tmp_path):
     assert not (tmp_path / "again").exists()
 
 
-def test_what_cannot_be_reproduced(complaint, command, tmp_path, sinusoid_run):
+def test_reproduce_rejects_invalid_folders(complaint, command, tmp_path, sinusoid_run):
     """No run; and a run in the folder of the new one, with what can be done in words of commands that there are."""
     assert "is not a run" in complaint("reproduce", tmp_path)
     code, _, err = command("reproduce", sinusoid_run, "--folder", sinusoid_run)
@@ -59,7 +59,7 @@ def test_what_cannot_be_reproduced(complaint, command, tmp_path, sinusoid_run):
     assert f"give another folder, or continue it with `innerloop train --resume {sinusoid_run}`" in err
 
 
-def test_ctrl_c_ends_it_without_a_verdict(command, sinusoid_run, monkeypatch):
+def test_interrupted_reproduce_gives_no_verdict(command, sinusoid_run, monkeypatch):
     monkeypatch.setattr(progress, "EVERY", 0.0)
     monkeypatch.setattr(progress, "in_words", lambda metrics: signal.raise_signal(signal.SIGINT) or "")
     code, out, err = command("reproduce", sinusoid_run)

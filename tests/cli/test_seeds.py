@@ -37,7 +37,7 @@ def folders(tmp_path_factory, quickly):
     return [root / name / f"seed-{seed}" for name in ("maml", "fomaml") for seed in (0, 2)]
 
 
-def test_ranges_and_lists():
+def test_seeds_of_parses_ranges_and_lists():
     assert seeds_of("0..4") == [0, 1, 2, 3, 4]
     assert seeds_of("7") == [7]
     assert seeds_of("3, 1..2") == [3, 1, 2]
@@ -46,12 +46,12 @@ def test_ranges_and_lists():
 @pytest.mark.parametrize(
     "text", ["", "a", "4..0", "0..2,9..5", "1,1", "0..2,1", "-1", "0..99999", "1.5", "0..", "9" * 30]
 )
-def test_what_names_no_seeds(text: str):
+def test_seeds_of_rejects_invalid_text(text: str):
     with pytest.raises(InnerloopError, match="--seeds"):
         seeds_of(text)
 
 
-def test_each_seed_is_the_training_of_that_seed_alone(command, folders, tmp_path):
+def test_seed_of_multi_seed_run_matches_single_run(command, folders, tmp_path):
     assert [RunFolder(folder).config().seed for folder in folders] == [0, 2, 0, 2]
     words = ("train", "sinusoid-maml", *SHORT, "--seed", 2, "--folder", tmp_path / "alone")
     assert command(*words)[0] == 0
@@ -67,7 +67,7 @@ def two_seeds(folders, tmp_path):
     return shutil.copytree(folders[0].parent, tmp_path / "maml")
 
 
-def test_the_same_command_goes_on(command, complaint, two_seeds):
+def test_rerunning_command_continues_unfinished_seeds(command, complaint, two_seeds):
     """What has ended stays; what was stopped is resumed; another training is not touched."""
     (two_seeds / "seed-2" / "weights.safetensors").unlink()
     before = (two_seeds / "seed-0" / "metrics.jsonl").stat().st_mtime_ns
@@ -80,7 +80,7 @@ def test_the_same_command_goes_on(command, complaint, two_seeds):
     assert "holds a run with other settings" in complaint(*words)
 
 
-def test_a_longer_command_makes_the_runs_longer(command, complaint, two_seeds):
+def test_rerunning_with_more_meta_steps_extends_runs(command, complaint, two_seeds):
     """As `--resume` does; a run that has gone further stays as it is."""
     words = ("train", "sinusoid-maml", *SHORT[2:], "--folder", two_seeds, "--outer.meta-steps")
     code, out, err = command(*words, 6, "--seeds", "0")
@@ -92,7 +92,7 @@ def test_a_longer_command_makes_the_runs_longer(command, complaint, two_seeds):
     )
 
 
-def test_seeds_beside_what_contradicts_them(complaint, tmp_path):
+def test_seeds_option_rejects_conflicting_options(complaint, tmp_path):
     words = ("train", "sinusoid-maml", "--seeds", "0..1", "--folder", tmp_path)
     assert "leave out --resume and --seed" in complaint(*words, "--seed", 0)
     assert "must look like 0..4" in complaint("train", "sinusoid-maml", "--seeds", "", "--folder", tmp_path)
@@ -126,7 +126,7 @@ def compared(command, folders, form: str) -> str:
     return out
 
 
-def test_a_row_is_the_mean_over_seeds_and_gains_are_in_pairs(command, folders, measured_once):
+def test_compare_averages_seeds_and_pairs_gains(command, folders, measured_once):
     rows = json.loads(compared(command, folders, "json"))
     single = json.loads(compared(command, folders[:1], "json"))
     other = json.loads(compared(command, folders[1:2], "json"))
@@ -141,7 +141,7 @@ def test_a_row_is_the_mean_over_seeds_and_gains_are_in_pairs(command, folders, m
     assert rows[1]["pairs"] == "seed by seed, 2 seeds"
 
 
-def test_tables_for_papers_spreadsheets_and_notes(command, folders, measured_once):
+def test_compare_writes_all_formats(command, folders, measured_once):
     exact = json.loads(compared(command, folders, "json"))
     (first, second) = csv.DictReader(io.StringIO(compared(command, folders, "csv")))
     assert float(first["mean"]) == exact[0]["mean"]
@@ -159,7 +159,7 @@ def test_tables_for_papers_spreadsheets_and_notes(command, folders, measured_onc
     assert "standard deviation" in text
 
 
-def test_rows_are_named_after_the_folder_of_the_seeds(command, folders, tmp_path, measured_once):
+def test_rows_of_same_algorithm_are_named_by_folder(command, folders, tmp_path, measured_once):
     """Two trainings of one algorithm, of which the name of the folder tells which is which."""
     words = ("train", "sinusoid-maml", *SHORT, "--inner.steps", 2, "--folder", tmp_path / "two", "--seeds", 0)
     assert command(*words)[0] == 0
@@ -173,7 +173,7 @@ def test_compare_needs_runs(complaint, tmp_path):
 
 
 @pytest.mark.usefixtures("quick_processes")
-def test_some_at_once_are_the_trainings_one_after_the_other(command, folders, tmp_path):
+def test_parallel_seeds_match_sequential_training(command, folders, tmp_path):
     words = ("train", "sinusoid-maml", *SHORT, "--folder", tmp_path, "--seeds", "0,2", "--at-once", 2)
     code, out, err = command(*words)
     assert code == 0, err
@@ -188,5 +188,5 @@ def test_some_at_once_are_the_trainings_one_after_the_other(command, folders, tm
     assert command(*words)[1].count("is already finished") == 2
 
 
-def test_at_once_is_for_seeds(complaint):
+def test_at_once_requires_seeds(complaint):
     assert "--seeds" in complaint("train", "sinusoid-maml", "--at-once", 2)

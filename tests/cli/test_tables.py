@@ -24,7 +24,7 @@ def lines(width: int, *optional: str) -> list[str]:
 
 @pytest.mark.parametrize("width", range(28, 100, 4))
 @pytest.mark.parametrize("optional", [(), ("problem", "meta-steps")])
-def test_no_number_is_cut_and_no_line_is_too_long(width: int, optional: tuple[str, ...]) -> None:
+def test_table_fits_width_without_truncating_numbers(width: int, optional: tuple[str, ...]) -> None:
     shown = lines(width, *optional)
     told = "\n".join(shown)
     table = shown[:-1] if told.endswith(".") else shown  # the terminal wraps the sentence below it
@@ -41,7 +41,7 @@ def test_a_narrow_terminal_leaves_out_optional_columns() -> None:
     assert "wider" not in " ".join(lines(100, "problem", "meta-steps"))
 
 
-def test_texts_are_broken_between_words() -> None:
+def test_cell_text_wraps_between_words() -> None:
     first, second = (line.split()[:2] for line in lines(68)[3:5])
     assert (first, second) == (["sinusoids,", "runs/long-folder/maml"], ["10", "points"])
 

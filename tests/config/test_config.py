@@ -30,7 +30,7 @@ PRESETS = all_presets()
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset(name: str):
+def test_preset_round_trips_and_builds(name: str):
     """It knows its name, survives JSON to the last field, and its parts can be built."""
     config = preset(name)
     assert config.name == name
@@ -46,7 +46,7 @@ def test_every_preset(name: str):
     assert parts.optimizer.init({}) is not None
 
 
-def test_the_papers_settings_that_are_easy_to_get_wrong():
+def test_presets_have_error_prone_paper_settings():
     """Step sizes are for a mean loss: 0.4 for 5 ways is 2.0; Reptile's Adam and minibatches; mini-ImageNet's."""
     omniglot = preset("omniglot-5way-1shot-maml-short")
     assert (omniglot.inner.learning_rate, omniglot.inner.steps, omniglot.evaluation.steps) == (2.0, 1, 3)
@@ -63,7 +63,7 @@ def test_the_papers_settings_that_are_easy_to_get_wrong():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipes_change_no_data(name: str):
+def test_recipes_keep_data_of_short_presets(name: str):
     """What is trained longer in the papers keeps its tasks, and its evaluation but for the number of steps."""
     ours, short = preset(name), preset(f"{name}-short")
     assert ours.data == short.data
@@ -72,7 +72,7 @@ def test_recipes_change_no_data(name: str):
     assert ours.model.start in ("", *shipped.names())
 
 
-def test_policies_keep_no_snapshots():
+def test_policy_presets_keep_no_snapshots():
     """Only `innerloop analyze` reads them, which takes no policies."""
     kept = {config.data.spec.kind for config in all_presets().values() if config.outer.snapshots}
     assert kept == {"regression", "images"}
@@ -124,14 +124,14 @@ def test_published_presets_have_the_published_settings(name: str):
         assert c.outer.clip == (10.0 if "imagenet" in name else None)
 
 
-def test_no_other_name_says_published():
+def test_only_published_presets_have_published_in_name():
     assert {name for name in all_presets() if "published" in name} == {
         f"{name}-published" for name in PRINTED
     }
 
 
 @pytest.mark.parametrize("name", PAPER_LENGTH)
-def test_paper_length_is_60_000_meta_steps_from_random_weights_and_changes_nothing_else(name: str):
+def test_paper_length_preset_changes_only_length_and_start(name: str):
     """The preset without its recipe, trained longer; where all settings are published, those but for test queries."""
     found, short = preset(f"{name}-paper-length"), PRESETS.get(f"{name}-short", PRESETS[name])
     assert (found.outer.meta_steps, found.outer.decay, found.model.start) == (60_000, "constant", "")
@@ -142,7 +142,7 @@ def test_paper_length_is_60_000_meta_steps_from_random_weights_and_changes_nothi
         assert replace(found, name=published.name, evaluation=evaluation) == published
 
 
-def test_unknown_presets_get_neighbours():
+def test_unknown_preset_error_suggests_similar_names():
     with pytest.raises(
         InnerloopError, match="got 'omniglot-5way-1shot-mmal'; did you mean omniglot-5way-1shot"
     ):
@@ -182,12 +182,12 @@ def changed(**fields) -> str:
     ],
     ids=lambda value: value if len(value) < 100 else "config",
 )
-def test_wrong_json(text: str, message: str):
+def test_invalid_json_raises(text: str, message: str):
     with pytest.raises(InnerloopError, match=message):
         from_json(text, "x")
 
 
-def test_what_json_lacks_takes_its_default_and_whole_numbers_serve_as_floats():
+def test_json_fills_defaults_and_converts_ints_to_floats():
     config = from_json('{"outer": {"learning_rate": 1, "clip": 10}, "model": {"hidden": [3]}}')
     assert config == Config(outer=OuterConfig(learning_rate=1.0, clip=10.0), model=ModelConfig(hidden=(3,)))
     assert isinstance(config.outer.learning_rate, float)
@@ -195,7 +195,7 @@ def test_what_json_lacks_takes_its_default_and_whole_numbers_serve_as_floats():
     assert isinstance(from_json('{"model": {"scale": 1}}').model.scale, float)
 
 
-def test_configs_are_values():
+def test_configs_are_frozen_and_hashable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().seed = 1  # pyright: ignore[reportAttributeAccessIssue]
     assert hash(Config()) == hash(Config())
@@ -221,13 +221,13 @@ def test_configs_are_values():
         (lambda: Config(seed=-1), "seed: must be 0 or more, got -1"),
     ],
 )
-def test_settings_that_mean_nothing(make, message: str):
+def test_out_of_range_settings_raise(make, message: str):
     """Told when the config is made, not when a run ends."""
     with pytest.raises(InnerloopError, match=message):
         make()
 
 
-def test_an_unknown_word_is_told_by_the_library_itself():
+def test_unknown_option_raises_without_type_checker():
     """Not by the type checker of these tests: in a process without it."""
     script = (
         "import jax\nfrom innerloop import MLP, Conv4, Sinusoid\n"
@@ -246,13 +246,13 @@ def test_an_unknown_word_is_told_by_the_library_itself():
     ]
 
 
-def test_offloading_without_checkpoints_is_refused():
+def test_offload_without_checkpoints_raises():
     with pytest.raises(InnerloopError, match=r"inner\.offload: there are no checkpoints to offload"):
         InnerConfig(steps=100, offload=True)
 
 
 @pytest.mark.parametrize("section", ["inner", "evaluation"])
-def test_policies_take_no_minibatches(section: str):
+def test_minibatches_for_policies_raise(section: str):
     walks = preset("navigation-maml-trpo")
     check_effective(walks)
     small = replace(walks, **{section: replace(getattr(walks, section), minibatch=5)})
@@ -260,7 +260,7 @@ def test_policies_take_no_minibatches(section: str):
         check_effective(small)
 
 
-def test_classes_are_counted_only_where_there_are_classes():
+def test_for_dataset_sets_ways_by_kind_of_data():
     """Tasks of classes that replace tasks without have five; the other way round, the number means nothing."""
     waves, glyphs = preset("sinusoid-maml").data, preset("omniglot-20way-1shot-maml").data
     assert for_dataset(waves, "glyphs").ways == 5
@@ -269,7 +269,7 @@ def test_classes_are_counted_only_where_there_are_classes():
     assert for_dataset(waves, "navigation").ways == preset("navigation-maml-trpo").data.ways
 
 
-def test_settings_without_effect_may_be_those_of_the_preset():
+def test_setting_without_effect_raises_unless_from_preset():
     """With another network too; a value of one's own is refused."""
     for config in PRESETS.values():
         check_effective(config)

@@ -66,7 +66,7 @@ def made(spec: AlgorithmSpec, **inner: Any) -> Algorithm:
 
 
 @pytest.mark.parametrize("spec", EVERY, ids=lambda spec: spec.name)
-def test_the_class_says_what_the_table_says(spec: AlgorithmSpec):
+def test_algorithm_attributes_match_spec(spec: AlgorithmSpec):
     facts = ("second_order", "reads_query", "adapts_in_training")
     kind = type(made(spec))
     assert [getattr(kind, name) for name in facts] == [getattr(spec, name) for name in facts]
@@ -117,7 +117,7 @@ CASES = [*((spec, None) for spec in EVERY), (ALGORITHMS["reptile"], EACH), (ALGO
 
 
 @pytest.mark.parametrize(("spec", "minibatch"), CASES, ids=str)
-def test_evaluate_adapts_by_the_definition(spec: AlgorithmSpec, minibatch: int | None):
+def test_evaluate_matches_algorithm_definition(spec: AlgorithmSpec, minibatch: int | None):
     """Scored after every step, on the tasks that the key decides; the reported loss is the algorithm's own."""
     algorithm = made(spec, minibatch=minibatch)
     curve = evaluate(algorithm, algorithm.init(PARAMS), Tasks(), key=KEY, num_tasks=2)
@@ -127,7 +127,7 @@ def test_evaluate_adapts_by_the_definition(spec: AlgorithmSpec, minibatch: int |
 
 
 @pytest.mark.parametrize("spec", EVERY, ids=lambda spec: spec.name)
-def test_a_learner_adapts_by_the_definition(spec: AlgorithmSpec):
+def test_learner_matches_algorithm_definition(spec: AlgorithmSpec):
     """ANIL's body stands still, and BOIL's head; no second loss or inner loop is there to say otherwise."""
     task = sample(KEY)
     algorithm = made(spec)
@@ -141,7 +141,7 @@ def test_a_learner_adapts_by_the_definition(spec: AlgorithmSpec):
     close(learner.predict(task.query.inputs), apply(found.thetas[-1], task.query.inputs))
 
 
-def test_a_learner_of_minibatches_sees_each_example_in_turn():
+def test_learner_minibatches_visit_shuffled_examples():
     """In an order of its own, since people sort by class."""
     task, spec = sample(KEY), ALGORITHMS["reptile"]
     learner = Learner(PARAMS, made(spec, minibatch=EACH)).fit(task.support.inputs, task.support.targets)
@@ -160,7 +160,7 @@ def with_moments_by_hand(support: Batch, moments: dict) -> tuple[dict, dict]:
     return theta, moments
 
 
-def test_reptiles_moments_are_meta_parameters():
+def test_reptile_moments_are_meta_parameters():
     """`init` adds them, training learns them, adaptation begins with them, and what is adapted is the model alone."""
     algorithm = made(ALGORITHMS["reptile"], rule=persistent_adam(RATE))
     loop = OuterLoop(algorithm, optax.sgd(1.0), Tasks(), meta_batch=1)
@@ -181,7 +181,7 @@ def test_reptiles_moments_are_meta_parameters():
 
 
 @pytest.mark.parametrize("spec", EVERY, ids=lambda spec: spec.name)
-def test_other_steps_at_test_are_the_same_algorithm(spec: AlgorithmSpec):
+def test_with_inner_keeps_algorithm_and_losses(spec: AlgorithmSpec):
     algorithm = made(spec)
     longer = algorithm.with_inner(steps=7)
     assert type(longer) is type(algorithm)
@@ -191,7 +191,7 @@ def test_other_steps_at_test_are_the_same_algorithm(spec: AlgorithmSpec):
 
 
 @pytest.mark.parametrize("spec", EVERY, ids=lambda spec: spec.name)
-def test_a_description_names_the_algorithm(spec: AlgorithmSpec):
+def test_described_names_algorithm(spec: AlgorithmSpec):
     """As its constructor does; BOIL and ANIL, too, which are MAML with a selection."""
     told = described(made(spec))
     name = str(told["algorithm"]).lower().replace("plusplus", "++").replace("metasgd", "meta-sgd")
@@ -203,7 +203,7 @@ def test_a_description_names_the_algorithm(spec: AlgorithmSpec):
 
 
 @pytest.mark.parametrize("spec", EVERY, ids=lambda spec: spec.name)
-def test_meta_gradients_report_the_outer_loss(spec: AlgorithmSpec):
+def test_meta_grad_reports_outer_loss(spec: AlgorithmSpec):
     task = sample(KEY)
     algorithm, found = made(spec), by_hand(spec, task)
     info = jax.jit(algorithm.meta_grad)(algorithm.init(PARAMS), task)[1]
@@ -211,13 +211,13 @@ def test_meta_gradients_report_the_outer_loss(spec: AlgorithmSpec):
     close(info.outer_loss, trained if spec.reads_query else found.support_losses[-1])
 
 
-def test_a_learner_needs_a_loss_that_tells_its_model():
+def test_learner_rejects_loss_without_model():
     opaque = lambda params, batch: LOSS(params, batch)
     with pytest.raises(InnerloopError, match=r"does not expose its model, got .*; use .*BatchLoss"):
         Learner(PARAMS, ALGORITHMS["anil"].make(opaque, InnerLoop(optax.sgd(RATE), STEPS)))
 
 
-def test_a_learner_of_two_classes_with_one_output():
+def test_learner_supports_binary_classification_with_one_output():
     """The binary loss of the outputs in use is the algorithm's own."""
     params, loss = PARAMS | {"head": PARAMS["head"][:, :1]}, binary_cross_entropy(apply)
     algorithm = ALGORITHMS["anil"].make(loss, InnerLoop(optax.sgd(RATE), STEPS))
@@ -227,7 +227,7 @@ def test_a_learner_of_two_classes_with_one_output():
     )
 
 
-def test_an_error_within_a_call_tells_the_shapes_of_the_data():
+def test_loss_error_reports_data_shapes():
     """Not those of the parameters, which come first."""
 
     def loss(params: Any, batch: Any) -> Any:
@@ -240,7 +240,7 @@ def test_an_error_within_a_call_tells_the_shapes_of_the_data():
         algorithm.meta_grad(params, Task(jnp.ones((5, 2)), jnp.ones((3, 2))))
 
 
-def test_a_call_without_its_data_names_the_method():
+def test_missing_argument_error_names_method():
     algorithm: Any = maml(LOSS, InnerLoop(optax.sgd(RATE)))
     with pytest.raises(TypeError, match=r"adapt\(\): missing a required argument: 'support'"):
         algorithm.adapt(PARAMS)

@@ -59,7 +59,7 @@ def resident() -> int:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_many_calls_compile_nothing_after_the_first(name: str, compilations: list[str]):
+def test_repeated_calls_do_not_recompile(name: str, compilations: list[str]):
     call, calls = CALLS[name], 10
     first = again = call()
     compilations.clear()
@@ -79,7 +79,7 @@ def test_the_first_call_compiles_one_program(compilations: list[str]):
     assert len(compilations) == 2  # of another shape
 
 
-def test_inside_of_transformations_a_method_is_as_it_was_written():
+def test_methods_are_inlined_under_transformations():
     """No program within the program: the equations are those of the plain method."""
     algorithm = new()
     plain = lambda params, support: algorithm.trajectory(params, support).adapted
@@ -91,7 +91,7 @@ def test_inside_of_transformations_a_method_is_as_it_was_written():
 SCALE = 1.0
 
 
-def test_what_a_loss_reads_from_outside_is_read_at_every_call(monkeypatch: pytest.MonkeyPatch):
+def test_global_read_by_loss_is_refreshed_at_each_call(monkeypatch: pytest.MonkeyPatch):
     """A global that a notebook's next cell sets anew."""
     loss = lambda params, batch: SCALE * squared_error(params(batch.inputs), batch.targets)
     algorithm = maml(loss, InnerLoop(optax.sgd(0.1), 1))
@@ -120,7 +120,7 @@ def test_what_a_loss_reads_from_outside_is_read_at_every_call(monkeypatch: pytes
         (lambda x: {"a": x}, lambda x: {"b": x}),
     ],
 )
-def test_programs_that_differ_are_different(one: Callable, other: Callable):
+def test_different_functions_get_different_programs(one: Callable, other: Callable):
     """As `jax.jit` computes it, for both of a pair, in either order."""
     x = jnp.array([1.5, 2.5])
     for function in (one, other, one):
@@ -131,7 +131,7 @@ def test_programs_that_differ_are_different(one: Callable, other: Callable):
             assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-def test_rules_of_derivatives_do_not_make_a_program_another(compilations: list[str]):
+def test_custom_derivative_rules_do_not_trigger_recompilation(compilations: list[str]):
     """`relu` and a custom gradient have rules that are traced anew each time."""
 
     def run() -> jax.Array:
@@ -147,7 +147,7 @@ def test_rules_of_derivatives_do_not_make_a_program_another(compilations: list[s
     assert not compilations
 
 
-def test_arrays_that_a_function_holds_are_arguments(compilations: list[str]):
+def test_closed_over_arrays_become_arguments(compilations: list[str]):
     """Those of a loss that closes over data: other data compile nothing and are read."""
     held = jax.device_put([np.ones(2), np.full(2, 5.0)])
     found = [compile_once(lambda x, y=y: x + y)(1.0) for y in held]
@@ -155,10 +155,10 @@ def test_arrays_that_a_function_holds_are_arguments(compilations: list[str]):
     assert len(compilations) == 1
 
 
-def test_settings_of_equations_that_are_equal_for_python():
+def test_value_key_distinguishes_equal_python_numbers():
     values = (1, 1.0, True, 0.0, -0.0, 0, False)
     assert len({_value(x) for x in values}) == len(values)
 
 
-def test_old_programs_are_forgotten():
+def test_program_cache_is_bounded():
     assert _compiled.cache_info().maxsize == PROGRAMS

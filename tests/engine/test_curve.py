@@ -26,18 +26,18 @@ from innerloop.engine.curve import Curve
         ([[3.0], [2.0]], [False, False]),
     ],
 )
-def test_which_tasks_diverged(rows, expected):
+def test_curve_flags_diverged_and_nonfinite_tasks(rows, expected):
     curve = Curve(tuple(range(len(rows[0]))), {"loss": np.array(rows)})
     assert curve.diverged.tolist() == expected
     assert curve.nonfinite.tolist() == [not np.isfinite(row).all() for row in rows]
 
 
-def test_returns_diverge_where_one_is_not_finite():
+def test_returns_diverge_only_if_nonfinite():
     curve = Curve((0, 1), {"return": np.array([[1.0, -1e9], [np.nan, 1.0], [1.0, 2.0]])})
     assert curve.diverged.tolist() == [False, True, False]
 
 
-def test_a_curve_tells_what_a_measurement_counts():
+def test_curve_repr_counts_diverged_tasks():
     """A loss that grew a hundredfold is finite, and its task diverged."""
     told = repr(Curve((0, 1), {"loss": np.array([[3.0, 1e4], [3.0, 1.0], [3.0, 1.0]])}))
     assert told.endswith("1 of 3 tasks diverged>")

@@ -92,7 +92,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_tasks_that_are_not_drawn_from_their_keys(name: str):
+def test_sample_not_drawn_from_key_raises(name: str):
     """Told by `init`, by `run` of a state from elsewhere, and by `evaluate`."""
     tasks, message = WRONG[name]
     loop = OuterLoop(ALGORITHM, optax.sgd(0.1), tasks, meta_batch=2)
@@ -118,7 +118,7 @@ NONE = {
 
 
 @pytest.mark.parametrize("name", NONE)
-def test_what_is_no_distribution_at_all(name: str):
+def test_invalid_distribution_raises(name: str):
     """As met by users, whose programs do not check types at run time."""
     tasks, message = NONE[name]
     with pytest.raises(InnerloopError, match=f"who: `tasks` must be a distribution of tasks, {message}"):
@@ -190,7 +190,7 @@ RIGHT = {
 @pytest.mark.parametrize(
     ("name", "key"), [*((name, KEY) for name in RIGHT), ("plain", jax.random.PRNGKey(0))]
 )
-def test_every_kind_of_object_is_a_distribution(name: str, key: jax.Array):
+def test_distributions_of_any_object_kind_match_manual_draws(name: str, key: jax.Array):
     """The tasks are those of the same numbers drawn by hand, in training and evaluation."""
     score = lambda params, task: {"slope": task.query.targets[-1, 0]}
     found = evaluate(ALGORITHM, PARAMS, RIGHT[name], score, key=key, num_tasks=8, record=(0,)).scores["slope"]
@@ -204,21 +204,21 @@ def test_every_kind_of_object_is_a_distribution(name: str, key: jax.Array):
     np.testing.assert_allclose(info.outer_loss[0], np.mean(losses), rtol=1e-6)
 
 
-def test_arrays_of_numpy_in_one_program_for_several_lengths():
+def test_numpy_distribution_runs_with_max_steps():
     """As `innerloop.fit` runs it: tasks are drawn without values to see how many meta-steps of them fit in a cache."""
     loop = OuterLoop(ALGORITHM, optax.sgd(0.1), Plain(), meta_batch=2)
     assert loop.granularity(KEY, 4) == 4
     loop.run(loop.init(PARAMS, KEY), 2, max_steps=4)
 
 
-def test_the_users_own_object_is_left_as_it_was():
+def test_user_distribution_is_not_modified():
     own = Plain()
     evaluate(ALGORITHM, PARAMS, own, key=KEY, num_tasks=2)
     assert own.slopes is SLOPES
     assert isinstance(own.inner["x"], np.ndarray)
 
 
-def test_arrays_are_arguments_and_not_constants_of_the_program():
+def test_distribution_arrays_are_program_arguments():
     held, with_arrays = split_arrays(Plain())
     assert [x.shape for x in jax.tree.leaves(held)] == [(4, 1), (3,)]
     other: Any = with_arrays(jax.tree.map(lambda x: 0 * x, held))
@@ -230,7 +230,7 @@ def test_arrays_are_arguments_and_not_constants_of_the_program():
     assert split_arrays(waves)[1](split_arrays(waves)[0]) is waves
 
 
-def test_arrays_out_of_sight_are_told():
+def test_arrays_in_nested_objects_raise():
     """Those of an object within the object are not looked for."""
     holder: Any = Own(lambda key: None)
     holder.slopes = SimpleNamespace(array=SLOPES)
@@ -249,7 +249,7 @@ def test_arrays_out_of_sight_are_told():
         (jax.random.split(KEY, 3), r"got key<fry> of shape \(3,\)"),
     ],
 )
-def test_what_is_no_key(key: Any, got: str):
+def test_invalid_key_raises(key: Any, got: str):
     with pytest.raises(InnerloopError, match=f"who: `key` must be a single jax.random key, {got}"):
         check_key(key, "who")
     check_key(jax.random.key(0, impl="rbg"), "who")
@@ -264,7 +264,7 @@ def custom(function: Callable) -> Callable:
     return own
 
 
-def test_dependence_is_followed_into_functions():
+def test_key_dependence_is_traced_through_nested_functions():
     """What passes through a compiled, a checkpointed or a custom function may lose its key there."""
     lost = lambda key: 2.0
     for lift in (jax.jit, jax.checkpoint, custom):
@@ -274,14 +274,14 @@ def test_dependence_is_followed_into_functions():
     check_random(lambda key: jax.lax.cond(slope(key) > 0, lambda: 1.0, lambda: 2.0), KEY, "who", "draw")
 
 
-def test_a_key_that_is_held_twice_is_no_other_number():
+def test_closed_over_key_is_accepted():
     """A key within the object, folded into the one given: the same at every call."""
     own = jax.random.key(7)
     check_random(lambda key: slope(key) + slope(own), KEY, "who", "draw")
 
 
 @pytest.mark.parametrize("who", ["OuterLoop.init", "evaluate", "Learner"])
-def test_a_state_where_parameters_belong(who: str):
+def test_state_in_place_of_parameters_raises(who: str):
     loop = OuterLoop(ALGORITHM, optax.sgd(0.1), Sinusoid(), meta_batch=2)
     state: Any = loop.init(PARAMS, KEY)
     calls = {
@@ -295,7 +295,7 @@ def test_a_state_where_parameters_belong(who: str):
         calls[who]()
 
 
-def test_parameters_where_the_state_belongs():
+def test_parameters_in_place_of_state_raise():
     loop: Any = OuterLoop(ALGORITHM, optax.sgd(0.1), Sinusoid(), meta_batch=2)
     with pytest.raises(
         InnerloopError, match="needs a MetaState, got dict; pass the state that `init` or `run`"

@@ -59,7 +59,7 @@ class FromTheTask(MAML):
         return {"w": meta_params["scale"] * support.targets[0]}
 
 
-def test_an_algorithm_that_starts_from_the_task():
+def test_algorithm_may_start_from_support_set():
     algorithm = FromTheTask(loss, InnerLoop(optax.sgd(0.5), 1))
     found = evaluate(algorithm, {"scale": jnp.asarray(0.5)}, Means(), score, key=KEY, num_tasks=4)
     np.testing.assert_allclose(
@@ -75,7 +75,7 @@ class Streams(Means):
         return super().sample(key)._replace(query=None)
 
 
-def test_tasks_without_a_query_set_need_a_score():
+def test_tasks_without_query_set_require_score():
     with pytest.raises(InnerloopError, match="evaluate: these tasks have no query set; pass `score=`"):
         evaluate(ALGORITHM, PARAMS, Streams(), key=KEY, num_tasks=2)
 
@@ -89,7 +89,7 @@ class Opposite:
         return Task(Batch(jnp.zeros(1), number), Batch(jnp.zeros(1), -number))
 
 
-def test_it_adapts_on_the_support_set_and_scores_on_the_query_set():
+def test_evaluate_adapts_on_support_and_scores_on_query():
     """After k steps w = (1 - 2^-k) z, and the loss on the query is (w + z)^2 / 2."""
     both = lambda params, task: {"w": params["w"], "z": task.support.targets[0]}
     found = evaluate(ALGORITHM, PARAMS, Opposite(), both, key=KEY, num_tasks=4).scores
@@ -98,14 +98,14 @@ def test_it_adapts_on_the_support_set_and_scores_on_the_query_set():
     np.testing.assert_allclose(losses, np.square(found["w"] + found["z"]) / 2, rtol=1e-5)
 
 
-def test_interval_by_hand():
+def test_confidence_interval_matches_hand_computation():
     """Numbers 1, 2, 3, 6: mean 3, squared deviations 4 + 1 + 0 + 9 over n - 1 = 3; t with 3 degrees is 3.18245."""
     found = Curve((0,), {"x": np.array([[1.0], [2.0], [3.0], [6.0]])})
     np.testing.assert_allclose(found.mean("x"), [3.0])
     np.testing.assert_allclose(found.ci95("x"), [3.182446305 * np.sqrt(14 / 3) / 2], rtol=1e-9)
 
 
-def test_a_curve_shows_means_intervals_and_tasks():
+def test_curve_repr_shows_means_intervals_and_tasks():
     scores = {"accuracy": np.array([[0.2, 0.9], [0.4, 0.7]]), "loss": np.array([[2.0, 1.0], [4.0, np.nan]])}
     assert repr(Curve((0, 5), scores)) == (
         "<Curve over 2 tasks: accuracy 30.00 ± 127.06 %, loss 3 ± 13 after 0 steps; "
@@ -115,7 +115,7 @@ def test_a_curve_shows_means_intervals_and_tasks():
         assert repr(empty) == "<Curve without scores>"
 
 
-def test_recorded_steps():
+def test_record_selects_steps():
     found = curve(record=(0, 4, 2))
     assert found.steps == (0, 4, 2)
     np.testing.assert_array_equal(found.scores["distance"], curve().scores["distance"][:, [0, 4, 2]])
@@ -132,14 +132,14 @@ def test_recorded_steps():
         {"batch_size": 10, "chunk": 3},
     ],
 )
-def test_batches_chunks_and_devices_do_not_change_the_tasks(keywords: dict):
+def test_tasks_are_independent_of_batches_chunks_and_devices(keywords: dict):
     """A batch of 3 runs on one device, of 4 on two; the last batch is filled up and cut."""
     found = curve(**keywords)
     assert found.scores["number"].shape == (10, 5)
     np.testing.assert_array_equal(found.scores["number"], curve().scores["number"])
 
 
-def test_more_tasks_begin_with_the_same():
+def test_larger_evaluation_extends_smaller_one():
     np.testing.assert_array_equal(curve(14).scores["number"][:10], curve(10).scores["number"])
     assert len(np.unique(curve(14).scores["number"][:, 0])) == 14
 
@@ -160,12 +160,12 @@ def test_evaluate_joins_the_batches():
         (5, (), "must lie in 0..4"),
     ],
 )
-def test_errors(tasks: int, record, message: str):
+def test_invalid_arguments_raise(tasks: int, record, message: str):
     with pytest.raises(InnerloopError, match=message):
         curve(tasks, record)
 
 
-def test_chunk_of_nothing():
+def test_zero_chunk_raises():
     with pytest.raises(InnerloopError, match="chunk"):
         curve(chunk=0)
 
@@ -177,7 +177,7 @@ def test_steps_to_record():
     assert steps_to_record(60)[-2:] == (50, 60)
 
 
-def test_an_evaluator_is_traced_once_for_many_parameters():
+def test_evaluator_is_traced_once_for_different_parameters():
     """Validation during training must not compile anew each time."""
     traced = []
 

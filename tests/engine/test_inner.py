@@ -33,7 +33,7 @@ def problem(examples: int = 4) -> tuple[dict, Batch]:
     return params, Batch(jnp.arange(examples) * 1.0, jnp.ones(examples))
 
 
-def test_observations_before_every_step_and_at_the_end():
+def test_observations_before_each_step_and_at_end():
     """w_{i+1} = w_i - 0.5 (w_i - 1.5); b falls by 0.5 a step."""
     params, batch = problem()
     seen = unroll(loss, InnerLoop(SGD, 3), params, batch, lambda p, i: (p["w"], p["head"]["b"], i))
@@ -45,7 +45,7 @@ def test_observations_before_every_step_and_at_the_end():
     assert unroll(loss, InnerLoop(SGD, 3), params, batch).observed is None
 
 
-def test_observations_of_a_frozen_body():
+def test_observations_include_frozen_parameters():
     params, batch = problem()
     seen = unroll(
         loss, InnerLoop(SGD, 2, select="head"), params, batch, lambda p, i: (p["w"], p["head"]["b"])
@@ -55,7 +55,7 @@ def test_observations_of_a_frozen_body():
 
 
 @pytest.mark.parametrize("select", [None, "w"])
-def test_minibatches_are_taken_in_turn_and_wrap(select):
+def test_minibatches_cycle_through_support_set(select):
     """Steps of size 1 put w at the minibatch's mean: rows 0-2, 3-5, 6 0 1 of seven."""
     params, batch = problem(7)
     inner = InnerLoop(optax.sgd(1.0), 3, minibatch=3, select=select)
@@ -63,7 +63,7 @@ def test_minibatches_are_taken_in_turn_and_wrap(select):
     np.testing.assert_allclose(seen, [0.0, 1.0, 4.0, 7 / 3], rtol=1e-6)
 
 
-def test_a_minibatch_larger_than_the_support_set_is_all_of_it():
+def test_oversized_minibatch_uses_all_examples():
     params, batch = problem()
     seen = unroll(
         loss, InnerLoop(optax.sgd(1.0), 2, minibatch=9), params, batch, lambda p, i: p["w"]
@@ -72,7 +72,7 @@ def test_a_minibatch_larger_than_the_support_set_is_all_of_it():
 
 
 @pytest.mark.parametrize(("counted", "size"), [([1, 3, 5], 2), ([0, 1], 3), ([6], 7), ([0, 1, 2, 3], 2)])
-def test_minibatches_skip_what_the_mask_excludes(counted: list[int], size: int):
+def test_minibatches_skip_masked_rows(counted: list[int], size: int):
     """The steps are those of the set without the excluded rows, wherever these lie."""
     mask = jnp.zeros(7, bool).at[jnp.array(counted)].set(True)
     _, batch = problem(7)
@@ -91,12 +91,12 @@ def test_minibatches_skip_what_the_mask_excludes(counted: list[int], size: int):
         ({"minibatch": 0}, "`minibatch` must be 1 or more, got 0"),
     ],
 )
-def test_settings(fields: dict, message: str):
+def test_invalid_settings_raise(fields: dict, message: str):
     with pytest.raises(InnerloopError, match=message):
         InnerLoop(SGD, **fields)
 
 
-def test_a_rule_that_is_none():
+def test_invalid_rule_raises():
     inner = InnerLoop(SGD)
     object.__setattr__(inner, "rule", 0.1)
     with pytest.raises(InnerloopError, match="`rule` must be an Optax optimiser, got 0.1; pass optax.sgd"):
@@ -104,7 +104,7 @@ def test_a_rule_that_is_none():
 
 
 @pytest.mark.parametrize("rule", [optax.lbfgs(), optax.polyak_sgd(), optax.noisy_sgd(0.1, key=0)])
-def test_rules_that_read_the_loss_too(rule: optax.GradientTransformation):
+def test_rules_that_read_loss_reduce_it(rule: optax.GradientTransformation):
     """A line search reads the loss and evaluates it again; a step of Polyak's is as long as the loss is large."""
     params, batch = problem()
     bowl = lambda params, batch: jnp.mean(jnp.square(params["w"] - batch.inputs))
@@ -121,7 +121,7 @@ def tells_the_loss_elsewhere(updates: Any, state: Any, params: Any = None, **giv
 
 @pytest.mark.parametrize("fields", [{}, {"minibatch": 2}, {"stream": True}])
 @pytest.mark.parametrize("derivative", ["unrolled", "mixed"])
-def test_a_rule_evaluates_the_loss_of_its_own_step(fields: dict, derivative: Any):
+def test_rule_value_fn_uses_batch_of_current_step(fields: dict, derivative: Any):
     """With the batch of that step: w <- w + L(w + 1; batch)."""
     rule = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), tells_the_loss_elsewhere)
     params, batch = problem(6)
@@ -142,7 +142,7 @@ def takes_the_gradient_again(updates: Any, state: Any, params: Any = None, **giv
 
 @pytest.mark.parametrize("derivative", ["unrolled", "mixed"])
 @pytest.mark.parametrize("last", [None, 0, 1])
-def test_gradients_that_a_rule_takes_itself_are_held_constant_too(last: int | None, derivative: Any):
+def test_gradients_taken_by_rule_match_sgd_under_truncation(last: int | None, derivative: Any):
     """The result and its derivative are those of gradient descent."""
     params, batch = problem()
     steep = lambda params, batch: loss({**params, "w": params["w"] ** 2}, batch)
@@ -158,7 +158,7 @@ def test_gradients_that_a_rule_takes_itself_are_held_constant_too(last: int | No
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
-def test_an_error_within_a_rule_is_not_blamed_on_the_loss():
+def test_rule_error_is_attributed_to_rule():
     def wrong(updates: Any, params: Any) -> Any:
         raise ValueError("needs something else\nin detail")
 
@@ -168,7 +168,7 @@ def test_an_error_within_a_rule_is_not_blamed_on_the_loss():
         maml(loss, InnerLoop(optax.stateless(wrong))).adapt(params, batch)
 
 
-def test_a_rule_of_other_trees_is_told():
+def test_rule_for_different_tree_raises():
     params, batch = problem()
     slow = optax.lookahead(optax.sgd(0.1), 2, 0.5)
     with pytest.raises(InnerloopError, match="InnerLoop: its rule cannot take a step .*no attribute 'fast'"):
@@ -176,7 +176,7 @@ def test_a_rule_of_other_trees_is_told():
 
 
 @pytest.mark.parametrize("wrapped", [lambda rule: rule, lambda rule: optax.chain(optax.clip(1.0), rule)])
-def test_a_rule_without_the_extra_arguments_of_its_type(wrapped: Any):
+def test_sam_rule_matches_manual_loop(wrapped: Any):
     """Adversarial steps of SAM, and their meta-gradient, are those of the loop by hand, also in imaml."""
     params, batch = problem()
     params = {**params, "w": jnp.full((), 0.7)}
@@ -196,7 +196,7 @@ def test_a_rule_without_the_extra_arguments_of_its_type(wrapped: Any):
     assert np.isfinite(imaml(steep, InnerLoop(rule, 2)).adapt(params, batch)["w"])
 
 
-def test_an_error_within_a_rule_is_its_own():
+def test_rule_type_error_is_not_retried_without_extra_arguments():
     """It is not taken for a sign that the rule takes no extra arguments."""
 
     def update(updates: Any, state: Any, params: Any = None, *, value: Any = None, **extra: Any) -> Any:
@@ -209,7 +209,7 @@ def test_an_error_within_a_rule_is_its_own():
         maml(loss, InnerLoop(rule)).adapt(params, batch)
 
 
-def test_no_derivative_of_a_line_search_within_jit():
+def test_maml_through_line_search_raises_under_jit():
     """As without `jax.jit`."""
     params, batch = problem()
     bowl = lambda params, batch: jnp.mean(jnp.square(params["w"] - batch.inputs))
@@ -218,7 +218,7 @@ def test_no_derivative_of_a_line_search_within_jit():
         jax.jit(algorithm.meta_grad)(params, Task(batch, batch))
 
 
-def test_an_unknown_derivative():
+def test_unknown_derivative_raises():
     """As met by users, whose programs do not check types at run time."""
     inner = InnerLoop(SGD)
     object.__setattr__(inner, "derivative", "forward")
@@ -237,20 +237,20 @@ def test_an_unknown_derivative():
         (lambda p, b: (p["w"], 1.0), "tuple; use `Loss` to declare"),
     ],
 )
-def test_a_loss_that_is_not_one_float(loss_fn, got: str):
+def test_non_scalar_loss_raises(loss_fn, got: str):
     params, batch = problem()
     for algorithm in (maml(loss_fn, InnerLoop(SGD)), reptile(loss_fn, InnerLoop(SGD))):
         with pytest.raises(InnerloopError, match=f"loss must be one float, got {got}"):
             algorithm.adapt(params, batch)
 
 
-def test_reptile_refuses_no_steps():
+def test_reptile_rejects_zero_steps():
     with pytest.raises(InnerloopError, match="at least one step, got 0"):
         reptile(loss, InnerLoop(SGD, 0))
 
 
 @pytest.mark.parametrize("make", [anil, boil])
-def test_a_head_of_another_name(make):
+def test_misspelt_head_raises(make):
     """Both name what they select; BOIL's complement must not silently become everything."""
     params, batch = problem()
     with pytest.raises(InnerloopError, match="'haed' matches no parameter; choose among: head/b, w"):
@@ -258,7 +258,7 @@ def test_a_head_of_another_name(make):
 
 
 @pytest.mark.parametrize(("make", "name"), [(anil, "head"), (boil, "head"), (cavia, "context")])
-def test_none_is_no_head(make, name: str):
+def test_none_as_head_or_context_raises(make, name: str):
     """As a selection it would be everything, which is another algorithm."""
     with pytest.raises(InnerloopError, match=f"`{name}` must be a selection of parameters, got None"):
         make(loss, InnerLoop(optax.sgd(0.1)), **{name: None})
@@ -286,18 +286,18 @@ def of_own(updates: Any, state: Any, params: Any = None) -> Any:
         (optax.GradientTransformation(SGD.init, of_own), None),
     ],
 )
-def test_the_step_size_of_a_rule(rule: optax.GradientTransformation, size: float | None):
+def test_step_size_of_rule(rule: optax.GradientTransformation, size: float | None):
     assert InnerLoop(rule).step_size == size
 
 
-def test_an_inner_loop_shows_what_was_set():
+def test_inner_loop_repr_shows_settings():
     shown = repr(InnerLoop(optax.sgd(0.1), 5, select="head"))
     assert shown == "InnerLoop(rule=<step size 0.1>, steps=5, select='head')"
     assert "select=array(['w', 'b']" in repr(InnerLoop(SGD, select=np.array(["w", "b"])))
 
 
 @pytest.mark.parametrize("selection", ["", ("w", "haed"), Except(("haed", "w"))])
-def test_every_name_must_match(selection):
+def test_partition_rejects_unmatched_name(selection):
     """A misspelt one beside a right one would change the algorithm without a word."""
     with pytest.raises(InnerloopError, match="matches no parameter; choose among: head/b, w"):
         partition(problem()[0], selection)
@@ -306,7 +306,7 @@ def test_every_name_must_match(selection):
 @pytest.mark.parametrize(
     "selection", [lambda path: False, Except(lambda path: True), lambda path: path == "head"]
 )
-def test_a_function_must_select_something(selection):
+def test_select_function_without_match_raises(selection):
     """Else the inner loop would move nothing, without a word; `()` says so."""
     params, batch = problem()
     with pytest.raises(
@@ -338,7 +338,7 @@ def test_partition_and_combine():
         jax.tree.map(np.testing.assert_array_equal, combine(selected, rest), tree)
 
 
-def test_parameters_are_floats():
+def test_check_trainable_rejects_non_float_parameters():
     with pytest.raises(InnerloopError, match="tree has no array"):
         check_trainable({}, "x")
     with pytest.raises(InnerloopError, match="`a/1` is not a float array, got int32; keep only float arrays"):

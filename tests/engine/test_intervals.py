@@ -14,7 +14,7 @@ from innerloop.engine.intervals import half_width, mean_over_tasks
 @pytest.mark.parametrize(
     ("tasks", "t"), [(2, 12.706), (3, 4.303), (10, 2.262), (40, 2.023), (100, 1.984), (10_000, 1.960)]
 )
-def test_the_printed_table_of_t(tasks: int, t: float):
+def test_half_width_matches_t_table(tasks: int, t: float):
     """Numbers of mean 0 and deviation s: the half-width is t s / sqrt(n)."""
     values = np.linspace(-1, 1, tasks)
     error = math.sqrt(math.fsum(values**2) / (tasks - 1) / tasks)
@@ -22,7 +22,7 @@ def test_the_printed_table_of_t(tasks: int, t: float):
 
 
 @pytest.mark.parametrize("tasks", [2, 5, 40])
-def test_coverage(tasks: int):
+def test_interval_coverage_is_95_percent(tasks: int):
     """Of normal scores, 95 % of the intervals hold the true mean: 1.96 in place of t covers 70, 88 and 94.3 %."""
     repeats = 40_000
     values = np.random.default_rng(tasks).normal(3.0, 2.0, (tasks, repeats))
@@ -30,14 +30,14 @@ def test_coverage(tasks: int):
     assert abs(held.mean() - 0.95) < 4 * math.sqrt(0.95 * 0.05 / repeats)
 
 
-def test_it_is_scipy_s_interval():
+def test_interval_matches_scipy():
     values = np.random.default_rng(0).exponential(size=(17, 3))
     low, high = stats.t.interval(0.95, 16, loc=values.mean(0), scale=stats.sem(values))
     np.testing.assert_allclose(mean_over_tasks(values) - half_width(values), low, rtol=1e-12)
     np.testing.assert_allclose(mean_over_tasks(values) + half_width(values), high, rtol=1e-12)
 
 
-def test_sums_keep_their_digits():
+def test_interval_of_float32_scores_is_accurate():
     """Float32 scores far from zero, over many tasks: as exact as the scores are."""
     scores = (1e6 + 10 * np.random.default_rng(1).normal(size=(30_000, 2))).astype(np.float32)
     curve = Curve((0, 1), {"loss": scores})
@@ -53,7 +53,7 @@ def test_sums_keep_their_digits():
     assert curve.mean("loss").dtype == curve.ci95("loss").dtype == np.float64
 
 
-def test_what_has_no_interval():
+def test_half_width_of_single_or_diverged_tasks_is_not_finite():
     """One task; and diverged ones, without a warning."""
     assert np.isnan(half_width(np.ones((1, 3)))).all()
     assert half_width(np.ones((1, 3))).shape == (3,)

@@ -41,7 +41,7 @@ def start(algorithm: Any, params: Any, tasks: Any = EPISODES) -> None:
     OuterLoop(algorithm, optax.sgd(0.1), tasks, meta_batch=2).init(params, KEY)
 
 
-def test_a_head_that_is_too_small():
+def test_head_with_too_few_outputs_raises():
     """By the episodes' classes before training; by the labels themselves where only the data tell."""
     for call in (
         start,
@@ -60,7 +60,7 @@ def test_a_head_that_is_too_small():
 
 
 @pytest.mark.parametrize("label", [-1.0, 3.0, 0.5])
-def test_labels_that_are_no_classes(label: float):
+def test_invalid_class_labels_give_nan_loss_and_gradient(label: float):
     """Loss and gradient are NaN, so that nothing goes on where no error can be raised."""
     batch = Batch(jnp.ones((3, 6)), jnp.array([0.0, label, 1.0]))
     value, grads = jax.jit(jax.value_and_grad(cross_entropy()))(model(outputs=3), batch)
@@ -70,7 +70,7 @@ def test_labels_that_are_no_classes(label: float):
 
 
 @pytest.mark.parametrize("label", [-1, 2])
-def test_labels_that_are_not_binary(label: int):
+def test_non_binary_labels_raise(label: int):
     """They would give a loss without a bound."""
     batch = Batch(jnp.ones((2, 6)), jnp.array([[1], [label]]))
     algorithm = maml(binary_cross_entropy(), INNER)
@@ -81,7 +81,7 @@ def test_labels_that_are_not_binary(label: int):
     )
 
 
-def test_another_number_of_features():
+def test_mismatched_feature_count_raises():
     got = (
         r"loss_fn: cannot be computed \(.*\), got a batch of float32\[5,2,3,1\], int32\[5\]; give the shapes"
     )
@@ -116,7 +116,7 @@ MASKED = Batch(jnp.ones((8, 6)), jnp.ones((8, 1)), [True] * 8)  # pyright: ignor
         (lambda p, b: INNER_CALL(), r"give the shapes and the structure that it expects"),
     ],
 )
-def test_a_loss_of_other_arguments(loss_fn: Any, told: str):
+def test_loss_with_wrong_signature_raises(loss_fn: Any, told: str):
     """The same is said of an outer loss, by its own name."""
     params = {"w": jnp.ones(())}
     with pytest.raises(InnerloopError, match=f"^loss_fn: cannot be computed .*; {told}"):
@@ -147,12 +147,12 @@ WEIGHTS = {"w": jnp.ones((2, 1))}
     ],
     ids=["a task", "step sizes", "several tasks", "a list for a mask"],
 )
-def test_what_adapt_does_not_take(params: Any, data: Any, told: str):
+def test_adapt_rejects_invalid_arguments(params: Any, data: Any, told: str):
     with pytest.raises(InnerloopError, match=told):
         maml(line, INNER).adapt(params, data)
 
 
-def test_a_key_without_its_name():
+def test_positional_key_raises():
     with pytest.raises(TypeError, match=r"adapt\(\): too many positional arguments; give `key` by name"):
         maml(line, INNER).adapt(WEIGHTS, LINE.support, KEY)  # pyright: ignore[reportCallIssue]
 
@@ -182,7 +182,7 @@ CONSTANT: dict[str, Callable[[Any, Any], jax.Array]] = {
 
 @pytest.mark.parametrize("make", [maml, fomaml, reptile])
 @pytest.mark.parametrize("name", CONSTANT)
-def test_a_loss_that_cannot_be_learnt(make: Any, name: str):
+def test_constant_loss_raises(make: Any, name: str):
     inner = InnerLoop(optax.sgd(0.1), 2, select="unused" if name == "another selection" else None)
     algorithm = make(CONSTANT[name], inner)
     on = "the support set, so" if name == "no data" else "the parameters that the inner loop"
@@ -193,7 +193,7 @@ def test_a_loss_that_cannot_be_learnt(make: Any, name: str):
 
 
 @pytest.mark.parametrize("make", [maml, fomaml, joint])
-def test_a_query_loss_that_cannot_be_learnt(make: Any):
+def test_constant_query_loss_raises(make: Any):
     right = lambda p, b: squares(b[0] @ p["w"], b)
     start(make(right, INNER), PARAMS, Lines())
     wrong = make(right, INNER, outer_loss_fn=CONSTANT["rounded"])
@@ -203,7 +203,7 @@ def test_a_query_loss_that_cannot_be_learnt(make: Any):
         start(wrong, PARAMS, Lines())
 
 
-def test_no_inner_steps_and_no_query_set():
+def test_zero_inner_steps_or_missing_query_set_is_accepted():
     """Neither is a fault."""
     start(
         maml(
@@ -223,12 +223,12 @@ def test_no_inner_steps_and_no_query_set():
 
 
 @pytest.mark.parametrize("make", [partial(anil, head=()), partial(boil, head=["w", "unused"])])
-def test_an_empty_selection(make: Any):
+def test_empty_selection_is_accepted(make: Any):
     """The inner loop is meant to adapt nothing."""
     start(make(lambda p, b: squares(b[0] @ p["w"], b), INNER), PARAMS, Lines())
 
 
-def test_a_head_that_is_made_for_every_task():
+def test_protomaml_head_size_is_set_by_task():
     """ProtoMAML's own head has as many outputs as an episode has classes, whatever the model's."""
 
     def with_head(model: MLP, weight: jax.Array, bias: jax.Array) -> MLP:
@@ -246,7 +246,7 @@ def padded(support: int, query: int) -> TaskList:
 
 
 @pytest.mark.parametrize("sizes", [(3, 2), (2, 3), (2, 2)])
-def test_padding_in_the_statistics_of_a_batch(sizes: tuple[int, int]):
+def test_padding_that_affects_batch_statistics_warns(sizes: tuple[int, int]):
     """Batch normalisation reads it; a model that treats every example by itself does not."""
     algorithm, tasks = maml(mean_squared_error(), INNER), padded(*sizes)
     normalised = MLP(2, 1, hidden=(3,), normalize=True, key=KEY)
@@ -258,7 +258,7 @@ def test_padding_in_the_statistics_of_a_batch(sizes: tuple[int, int]):
     start(algorithm, MLP(2, 1, hidden=(3,), key=KEY), tasks)
 
 
-def test_dependence_through_a_scan():
+def test_dependence_through_scan():
     """What is carried marks what it meets from step to step; what is not stays unmarked."""
 
     def turns(a: jax.Array, b: jax.Array, c: jax.Array) -> Any:
@@ -272,19 +272,19 @@ def test_dependence_through_a_scan():
     assert dependent(traced, [False, False, True]) == [False, False, False, True, False]
 
 
-def test_dependence_through_a_call():
+def test_dependence_through_function_call():
     """Of a function that is called, every result has its own."""
     called = jax.jit(lambda a, b: (a + 1, b + 1))
     traced = jax.make_jaxpr(lambda a, b: called(a, b))(1.0, 2.0).jaxpr
     assert dependent(traced, [True, False]) == [True, False]
 
 
-def test_a_random_loss_can_be_learnt():
+def test_random_loss_is_accepted():
     noisy = lambda p, b, *, key: squares(b[0] @ p["w"], b) * (1 + jax.random.uniform(key))
     start(maml(Loss(noisy, random=True), INNER), PARAMS, Lines())
 
 
-def test_regression_has_no_classes():
+def test_regression_ignores_ways():
     class Waves(Lines):
         ways = 5
 
@@ -296,7 +296,7 @@ def test_regression_has_no_classes():
 
 
 @pytest.mark.parametrize("kind", [TypeError, ValueError, AttributeError, IndexError])
-def test_the_first_line_of_an_error_within_a_loss_is_told(kind: type[Exception]):
+def test_loss_error_reports_first_line_and_batch_shapes(kind: type[Exception]):
     """With the shapes of the batch; what is said in our own words passes as it is."""
     told = r"^loss_fn: cannot be computed \(first\), got a batch of float32\[2\], int32\[3\]; give the shapes"
     with pytest.raises(InnerloopError, match=told), loss_errors({"a": jnp.ones(2), "b": jnp.arange(3)}):
@@ -305,7 +305,7 @@ def test_the_first_line_of_an_error_within_a_loss_is_told(kind: type[Exception])
         raise InnerloopError("mine", "is wrong")
 
 
-def test_a_flax_module_whose_statistics_are_not_mutable_is_told():
+def test_immutable_flax_collection_error_suggests_mutable():
     error = type("ModifyScopeVariableError", (Exception,), {})
     told = r"loss_fn: writes to collections .*; apply .* mutable=\[...\]"
     with pytest.raises(InnerloopError, match=told), loss_errors({"a": jnp.ones(2)}):

@@ -85,13 +85,13 @@ def loop(tasks: Any, make: Callable = maml, rate: float = 0.1, optimizer: Any = 
         (joint, 5, np.nan, "the query loss or its gradient of task {}.*, in its data"),
     ],
 )
-def test_update_task_and_inner_step_are_named(make: Callable, row: int, value: float, where: str):
+def test_divergence_error_names_update_task_and_step(make: Callable, row: int, value: float, where: str):
     outer = loop(Tables(TABLE, row, value), make)
     with pytest.raises(InnerloopError, match=f"update {UPDATE} diverged, in {where.format(NUMBER)}"):
         outer.run(outer.init(PARAMS, KEY), 8)
 
 
-def test_the_state_before_is_not_lost():
+def test_divergence_error_keeps_previous_state():
     """The call consumed its state; the error holds it, and it goes on once the data are mended."""
     outer, mended = loop(Tables(TABLE)), loop(Tables())
     state, _ = outer.run(outer.init(PARAMS, KEY), 1)
@@ -104,7 +104,7 @@ def test_the_state_before_is_not_lost():
     np.testing.assert_allclose(found.params["w"], wanted.params["w"], rtol=1e-6)
 
 
-def test_numbers_count_from_the_first_update():
+def test_update_numbers_count_across_runs():
     outer = loop(Tables(TABLE))
     state, _ = outer.run(outer.init(PARAMS, jax.random.PRNGKey(0)), 1)  # an old key
     state, _ = outer.run(state, UPDATE - 2)
@@ -112,7 +112,7 @@ def test_numbers_count_from_the_first_update():
         outer.run(state, 1)
 
 
-def test_an_optimizer_that_overflows():
+def test_overflowing_optimizer_is_reported():
     """All losses and gradients are finite; the parameters after the step are not."""
     outer = loop(Tables(), optimizer=optax.chain(optax.scale(1e30), optax.sgd(1e30)))
     with pytest.raises(
@@ -121,7 +121,7 @@ def test_an_optimizer_that_overflows():
         outer.run(outer.init(PARAMS, KEY), 1)
 
 
-def test_an_inner_loop_that_diverges():
+def test_diverging_inner_loop_is_reported():
     outer = loop(Tables(), rate=1e20)
     with pytest.raises(
         InnerloopError, match="update 1 diverged, in inner step 1 of task 0 .*, at the loss, got outer"
@@ -129,7 +129,7 @@ def test_an_inner_loop_that_diverges():
         outer.run(outer.init(PARAMS, KEY), 2)
 
 
-def test_parameters_that_were_lost_before_are_not_blamed_on_a_task():
+def test_nonfinite_initial_parameters_are_reported():
     """Nor on its data, and no step size would help."""
     outer, lost = loop(Tables()), {"w": PARAMS["w"].at[0].set(jnp.nan)}
     task, where = Tables().sample(KEY), "in the parameters before any step, at `w`"
@@ -147,14 +147,14 @@ def test_parameters_that_were_lost_before_are_not_blamed_on_a_task():
     assert locate_in_parameters(lost["w"]) == Place("parameters", "the parameters before any step")
 
 
-def test_what_diverges_can_be_had():
+def test_on_nonfinite_ignore_returns_diverged_state():
     outer = loop(Tables(TABLE))
     state, info = outer.run(outer.init(PARAMS, KEY), 8, on_nonfinite="ignore")
     assert np.isfinite(np.asarray(info.outer_loss)).tolist() == [i < UPDATE - 1 for i in range(8)]
     assert not np.isfinite(np.asarray(state.params["w"])).all()
 
 
-def test_a_diagnosis_that_fails_hides_nothing(monkeypatch: pytest.MonkeyPatch):
+def test_failed_diagnosis_still_reports_divergence(monkeypatch: pytest.MonkeyPatch):
     outer = loop(Tables(TABLE))
     monkeypatch.setattr(outer, "tasks_of_update", lambda *given: 1 / 0)
     with pytest.raises(
@@ -163,7 +163,7 @@ def test_a_diagnosis_that_fails_hides_nothing(monkeypatch: pytest.MonkeyPatch):
         outer.run(outer.init(PARAMS, KEY), 8)
 
 
-def test_streamed_episodes():
+def test_nan_in_streamed_episodes_is_reported():
     """A memory map is not checked when it is opened: the NaN is found where it is first read."""
     images = np.random.default_rng(0).normal(size=(12, 2, 1, 1)).astype(np.float32)
     starts, counts = np.arange(0, 12, 4, dtype=np.int32), np.full(3, 4, np.int32)
@@ -186,7 +186,7 @@ def test_streamed_episodes():
         outer.run(outer.init(PARAMS, KEY), 6)
 
 
-def test_evaluation_names_the_first_task():
+def test_evaluate_names_first_nonfinite_task():
     """By its number and inner step; on demand all are kept, and marked."""
     algorithm = maml(LOSS, InnerLoop(optax.sgd(0.1), 2))
     keys = [jax.random.fold_in(KEY, i) for i in range(20)]
@@ -205,7 +205,7 @@ def test_evaluation_names_the_first_task():
     assert not evaluate(algorithm, PARAMS, Tables(), key=KEY, num_tasks=4).nonfinite.any()
 
 
-def test_a_call_of_its_own():
+def test_adapt_and_meta_grad_report_divergence_outside_jit():
     """`adapt` and `meta_grad` outside of `jit` tell it; inside they are functions like any other."""
     algorithm = maml(LOSS, InnerLoop(optax.sgd(0.1), 2))
     x, y = Tables(0).x[0], Tables(0).y[0]
@@ -226,7 +226,7 @@ def test_a_call_of_its_own():
     assert np.isfinite(algorithm.adapt(PARAMS, sound.support)["w"]).all()
 
 
-def test_a_learner():
+def test_learner_reports_nonfinite_data_and_divergence():
     x, y = Tables(0, 1).x[0], Tables().y[0]
     learner = Learner(PARAMS, maml(LOSS, InnerLoop(optax.sgd(0.1), 3)))
     with pytest.raises(InnerloopError, match="Learner.fit: x must be finite, got 1 NaN"):
@@ -238,7 +238,7 @@ def test_a_learner():
         learner.predict(y)
 
 
-def test_the_first_layer_that_is_lost_is_named():
+def test_first_nonfinite_layer_is_named():
     """In the order of the layers; those before it are finite, and the data come before all of them."""
     layers = lambda params, batch: {
         "a": jnp.ones(2),
@@ -255,7 +255,7 @@ def test_the_first_layer_that_is_lost_is_named():
     assert locate_in_layers(algorithm, PARAMS, lost, layers) == Place("data", "in its data")
 
 
-def test_tasks_of_one_array_each():
+def test_nonfinite_query_of_array_tasks_is_reported():
     """Not labelled; the query set is still looked at."""
     algorithm = maml(lambda params, x: jnp.mean(jnp.square(x @ params["w"])), InnerLoop(optax.sgd(0.1)))
     lost = Task(jnp.ones((2, 2)), jnp.full((2, 2), jnp.nan))
@@ -263,13 +263,13 @@ def test_tasks_of_one_array_each():
         algorithm.meta_grad(PARAMS, lost)
 
 
-def test_the_parameter_nearest_the_output_is_named():
+def test_locate_in_gradient_names_parameter_nearest_output():
     params = {name: jnp.ones(2) for name in ("a", "b", "c")}
     assert locate_in_gradient(params, [False, False, True]) == "at the gradient of `b`"
     assert locate_in_gradient(params, [True, True, True]) == ""
 
 
-def test_a_second_derivative_that_is_lost():
+def test_nonfinite_second_derivative_is_reported():
     """The loss and its gradient are finite, the derivative of the gradient step is not."""
     loss = lambda params, batch: jnp.mean(batch.inputs) * jnp.sum(jnp.abs(params["w"]) ** 1.5)
     task = Task(Batch(jnp.ones((2, 2)), jnp.ones((2, 1))), Batch(jnp.ones((2, 2)), jnp.ones((2, 1))))

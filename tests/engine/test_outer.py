@@ -51,7 +51,7 @@ def six():
     return LOOP.run(fresh()[1], 6)
 
 
-def test_dispatch_length_changes_no_bit(six):
+def test_results_are_bit_identical_across_dispatch_lengths(six):
     """3 x 2 = 1 x 6 = 6, and every step is recorded."""
     state, info = six
     stepwise, seen = fresh()[1], []
@@ -77,7 +77,7 @@ def cut(many: outer.OuterLoop, cuts: tuple[int, ...]) -> tuple[meta_state.MetaSt
     return state, jax.tree.map(lambda *x: jnp.concatenate(x), *seen)
 
 
-def test_one_program_for_all_lengths_up_to_the_largest(monkeypatch: pytest.MonkeyPatch):
+def test_max_steps_shares_one_program_across_lengths(monkeypatch: pytest.MonkeyPatch):
     """However a run is cut: the same bits and records."""
     monkeypatch.setattr(task_draws, "AHEAD_BYTES", 0)
     many, whole = loop(), loop().run(fresh()[1], 6)
@@ -87,7 +87,7 @@ def test_one_program_for_all_lengths_up_to_the_largest(monkeypatch: pytest.Monke
         assert list(many.programs) == [6]
 
 
-def test_cuts_within_what_is_drawn_ahead_have_programs_of_their_own(six):
+def test_drawing_tasks_ahead_compiles_one_program_per_length(six):
     many, lengths = loop(), []
     for cuts in CUTS:
         same_bits(cut(many, cuts), six)
@@ -96,13 +96,13 @@ def test_cuts_within_what_is_drawn_ahead_have_programs_of_their_own(six):
         assert list(many.programs) == list(dict.fromkeys(lengths))
 
 
-def test_a_run_longer_than_the_largest_has_its_own_program(six):
+def test_run_beyond_max_steps_compiles_its_own_program(six):
     found = loop()
     same_bits(found.run(fresh()[1], 6, max_steps=4), six)
     assert list(found.programs) == [6]
 
 
-def test_a_scan_whose_length_is_data():
+def test_scan_up_to_stops_at_traced_length():
     """The rows beyond its length are zeros, of the types of the others."""
     body = lambda carry, _: (carry + 2, {"carry": carry, "flag": carry > 4})
     run = jax.jit(lambda count: scan_up_to(body, jnp.int32(1), count, 5))
@@ -113,11 +113,11 @@ def test_a_scan_whose_length_is_data():
         assert rows["flag"].tolist() == [1 + 2 * i > 4 for i in range(count)] + [False] * (5 - count)
 
 
-def test_repetition_gives_the_same_bits(six):
+def test_repeated_runs_are_bit_identical(six):
     same_bits(loop().run(fresh()[1], 6), six)
 
 
-def test_the_state_is_consumed_and_the_users_parameters_are_not(six):
+def test_run_does_not_modify_user_parameters(six):
     params, state = fresh()
     LOOP.run(LOOP.run(state, 1)[0], 1)
     assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(params))
@@ -128,7 +128,7 @@ def test_the_state_is_consumed_and_the_users_parameters_are_not(six):
     )
 
 
-def test_a_consumed_state_is_refused(six):
+def test_consumed_state_raises(six):
     """In words, and not by an error from within JAX."""
     first, _ = LOOP.run(fresh()[1], 1)
     LOOP.run(first, 1)
@@ -136,12 +136,12 @@ def test_a_consumed_state_is_refused(six):
         LOOP.run(first, 1)
 
 
-def test_no_steps_at_all():
+def test_zero_steps_raise():
     with pytest.raises(InnerloopError, match="`steps` must be 1 or more, got 0"):
         LOOP.run(fresh()[1], 0)
 
 
-def test_a_step_is_the_optimisers(six):
+def test_first_step_matches_optimizer_update(six):
     """The first step by hand: mean gradient over the four tasks, Adam's update, the recorded norm."""
     params, state = fresh()
     keys = jax.random.split(jax.random.fold_in(state.key, 0), 4)
@@ -157,12 +157,12 @@ def test_a_step_is_the_optimisers(six):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_every_step_has_tasks_of_its_own(six):
+def test_each_step_draws_new_tasks(six):
     losses = np.asarray(six[1].outer_loss)
     assert len(np.unique(losses)) == 6
 
 
-def test_meshes():
+def test_task_mesh_sizes():
     assert task_mesh(4).size == 2
     assert task_mesh(3).size == 1  # 3 tasks do not split evenly over 2 devices
     assert task_mesh(4, jax.devices()[:1]).size == 1
@@ -177,7 +177,7 @@ def test_meshes():
         (4, -1, "`chunk` must be 1 or more, got -1"),
     ],
 )
-def test_sizes_that_do_not_divide(meta_batch: int, chunk: int | None, message: str):
+def test_invalid_meta_batch_or_chunk_raises(meta_batch: int, chunk: int | None, message: str):
     with pytest.raises(InnerloopError, match=message):
         loop(meta_batch, chunk=chunk)
 
@@ -187,7 +187,7 @@ def test_init_refuses_integers():
         LOOP.init({"n": jnp.arange(2)}, jax.random.key(0))
 
 
-def test_distributions_are_values():
+def test_distributions_compare_by_value():
     assert dataclasses.replace(Sinusoid(3, 3), shots=4) == Sinusoid(4, 3)
 
 
@@ -223,13 +223,13 @@ class Forwarding:
 
 
 @pytest.mark.parametrize("chunk", [1, 2])
-def test_what_is_drawn_apart_changes_no_bit(monkeypatch, chunk):
+def test_two_stage_sampling_does_not_change_results(monkeypatch, chunk):
     """Where tasks are too large to be kept: drawn at once and fetched one after the other."""
     monkeypatch.setattr(task_draws, "AHEAD_BYTES", 0)
     same_bits(loop(tasks=Apart(), chunk=chunk).run(fresh()[1], 2), loop(chunk=chunk).run(fresh()[1], 2))
 
 
-def test_what_is_drawn_apart():
+def test_draw_and_fetch_splits_two_stage_samplers():
     """All of a task comes of what was drawn, unless a class has a `sample` of its own."""
     key = jax.random.key(0)
     draw, fetch = task_draws.draw_and_fetch(Apart())

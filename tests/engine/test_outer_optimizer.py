@@ -41,7 +41,7 @@ def losses(optimizer: Any, updates: int) -> np.ndarray:
     return np.asarray(loop.run(loop.init(MODEL, KEY), updates)[1].outer_loss)
 
 
-def test_a_rate_that_falls_on_a_plateau_reads_the_loss():
+def test_reduce_on_plateau_receives_loss():
     """By half at every loss that is above seven tenths of the best: as told the losses one by one."""
     plateau = optax.contrib.reduce_on_plateau(factor=0.5, rtol=0.3, patience=1)
     loop = OuterLoop(ALGORITHM, optax.chain(optax.sgd(0.05), plateau), Line(), meta_batch=2)
@@ -52,13 +52,13 @@ def test_a_rate_that_falls_on_a_plateau_reads_the_loss():
     assert float(after.opt_state[1].scale) == float(state.scale) < 1  # pyright: ignore
 
 
-def test_a_line_search_evaluates_the_objective():
+def test_lbfgs_line_search_evaluates_objective():
     """L-BFGS by itself needs no step size: it looks for one along the line."""
     found, plain = losses(optax.lbfgs(), 12), losses(optax.sgd(0.05), 12)
     assert found[-1] < 0.1 * plain[-1]
 
 
-def test_polyaks_step_reads_the_loss():
+def test_polyak_sgd_receives_loss():
     assert losses(optax.polyak_sgd(max_learning_rate=0.1), 8)[-1] < losses(optax.sgd(0.0), 1)[0]
 
 
@@ -74,7 +74,7 @@ class Bowl(MetaObjective):
 
 
 @pytest.mark.parametrize("make", [gradient_update, lambda rule: ppo_update(rule, epochs=2)])
-def test_policies_too(make: Any):
+def test_policy_updates_support_lbfgs(make: Any):
     params = {"w": jnp.array([3.0, 4.0])}
     step = make(optax.lbfgs())
     state = step.init(params)
@@ -83,7 +83,7 @@ def test_policies_too(make: Any):
     assert float(jnp.sum(params["w"] ** 2)) < 1e-6
 
 
-def test_what_is_no_optimizer():
+def test_invalid_optimizer_raises():
     loop: Any = OuterLoop.__new__(OuterLoop)
     with pytest.raises(
         InnerloopError, match="OuterLoop: `optimizer` must be an Optax optimiser, got 0.1; pass optax"
@@ -94,7 +94,7 @@ def test_what_is_no_optimizer():
         inspect.unwrap(OuterLoop.__mro__[1].__init__)(loop, ALGORITHM, half, 2, None, None)
 
 
-def test_an_optimizer_that_does_not_fit_and_one_that_says_so_itself():
+def test_initial_moments_reports_mismatched_optimizer():
     def init(params: Any) -> Any:
         raise InnerloopError("mine", "wants other parameters")
 
@@ -117,7 +117,7 @@ def test_an_optimizer_that_does_not_fit_and_one_that_says_so_itself():
         (optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1)), False),
     ],
 )
-def test_second_moments_stay_positive(optimizer: Any, fits: bool):
+def test_outer_optimizer_must_keep_second_moments_positive(optimizer: Any, fits: bool):
     """They are meta-parameters: the outer step must leave them between what they were and the task's."""
     loop = OuterLoop(
         reptile(mean_squared_error(), InnerLoop(persistent_adam(0.01), 2)), optimizer, Line(), meta_batch=2
@@ -135,7 +135,7 @@ def test_second_moments_stay_positive(optimizer: Any, fits: bool):
 @pytest.mark.parametrize(
     "select", ["head", ("head",), lambda path: path.startswith("head"), ["head/weight", "head/bias"]]
 )
-def test_a_selection_of_the_model_moves_its_moments(select: Any):
+def test_selected_parameters_update_their_moments(select: Any):
     algorithm = reptile(mean_squared_error(), InnerLoop(persistent_adam(0.01), 2, select=select))
     theta = algorithm.init(MODEL)
     found = algorithm.whole_trajectory(theta, Line().sample(KEY).support).adapted
@@ -146,7 +146,7 @@ def test_a_selection_of_the_model_moves_its_moments(select: Any):
 
 
 @pytest.mark.parametrize("select", ["model/head", "moments/head", lambda path: path.startswith("model/head")])
-def test_a_selection_is_named_as_in_the_model(select: Any):
+def test_selection_uses_model_parameter_names(select: Any):
     algorithm = reptile(mean_squared_error(), InnerLoop(persistent_adam(0.01), 2, select=select))
     with pytest.raises(InnerloopError, match="select: .* no parameter; .*: model/body/0/weight"):
         algorithm.adapt(algorithm.init(MODEL), Line().sample(KEY).support)

@@ -51,7 +51,7 @@ def same(a, b, tolerance: float = 2e-6) -> None:
         (accuracy, np.array([0, 2, 1, 1, 0])),
     ],
 )
-def test_a_mask_leaves_rows_out(measure, targets):
+def test_mask_excludes_rows(measure, targets):
     """Value and gradient are those of the rows that count, whatever stands in the others."""
     outputs, targets = jnp.asarray(RNG.normal(size=(5, 3))), jnp.asarray(targets)
     mask = jnp.array([True, False, True, True, False])
@@ -63,7 +63,7 @@ def test_a_mask_leaves_rows_out(measure, targets):
     assert measure(outputs, targets, jnp.zeros(5, bool)) == 0
 
 
-def test_tasks_of_unequal_lengths_are_what_they_are_alone():
+def test_padded_tasks_match_unpadded_tasks():
     tasks = il.TaskList(RAGGED)
     assert len(tasks) == 4
     for number, task in enumerate(RAGGED):
@@ -73,14 +73,14 @@ def test_tasks_of_unequal_lengths_are_what_they_are_alone():
         same((padded, info), (alone, expected))
 
 
-def test_a_batch_loss_passes_the_mask_on():
+def test_batch_loss_applies_mask():
     model = il.MLP(2, 1, hidden=(4,), key=jax.random.key(0))
     learned = il.maml(il.mean_squared_error(), il.InnerLoop(SGD, 2))
     padded, alone = il.TaskList(RAGGED).task(0), jax.tree.map(jnp.asarray, RAGGED[0])
     same(learned.meta_grad(model, padded), learned.meta_grad(model, alone))
 
 
-def test_a_list_is_evaluated_once_each():
+def test_evaluate_visits_each_listed_task_once():
     tasks = il.TaskList(RAGGED)
     curve = il.evaluate(algorithm(), start(), tasks, key=jax.random.key(0))
     assert curve.tasks == 4
@@ -93,7 +93,7 @@ def test_a_list_is_evaluated_once_each():
         il.evaluate(algorithm(), start(), tasks, key=jax.random.key(0), num_tasks=5)
 
 
-def test_training_on_a_list_draws_all_of_it():
+def test_training_samples_all_tasks_of_list():
     tasks = il.TaskList(RAGGED)
     drawn = {int(jnp.sum(tasks.sample(key).support.mask)) for key in jax.random.split(jax.random.key(0), 50)}
     assert drawn == {1, 3, 4, 5}
@@ -122,7 +122,7 @@ def test_training_on_a_list_draws_all_of_it():
         ),
     ],
 )
-def test_lists_that_cannot_be_stacked(tasks, message: str):
+def test_task_list_rejects_unstackable_tasks(tasks, message: str):
     with pytest.raises(InnerloopError, match=message):
         il.TaskList(tasks)
 
@@ -134,7 +134,7 @@ def meta_batches(count: int, tasks: int = 4):
 
 
 @pytest.mark.parametrize("kind", ["list", "generator", "pairs", "tensors"])
-def test_meta_batches_from_an_iterator(kind: str):
+def test_iterator_outer_loop_matches_manual_updates(kind: str):
     """The update is that of the mean by hand, one meta-batch after the other, across calls of `run`."""
     batches = meta_batches(3)
     given = {
@@ -156,7 +156,7 @@ def test_meta_batches_from_an_iterator(kind: str):
         loop.run(state, 1)
 
 
-def test_a_divergence_takes_no_more_from_an_iterator():
+def test_divergence_does_not_consume_next_meta_batch():
     """Its tasks cannot be drawn again, so the inner step is named and the next meta-batch stays the next one."""
     given = meta_batches(3)
     spoilt = jax.tree.map(lambda x: np.full_like(x, np.nan), given[0])
@@ -186,12 +186,12 @@ class Tensor:
         (meta_batches(1, tasks=3), r"axis of 4 tasks, got shape \(3, 3, 2\)"),
     ],
 )
-def test_iterators_that_give_something_else(batches: object, message: str):
+def test_invalid_iterators_raise(batches: object, message: str):
     with pytest.raises(InnerloopError, match=message):
         run_once(batches)
 
 
-def test_a_function_gives_the_iterator_from_any_state_on():
+def test_iterator_factory_restarts_from_any_state():
     """Two calls in a row go on, and an earlier state begins where it was."""
     given, begun = list(meta_batches(4)), []
     batches = lambda step: begun.append(step) or iter(given[step:])
@@ -211,7 +211,7 @@ def test_a_function_gives_the_iterator_from_any_state_on():
         run_once(lambda step: step)
 
 
-def test_a_call_that_failed_takes_the_same_meta_batches_again():
+def test_failed_run_retries_same_meta_batches():
     """A malformed meta-batch, after a good one of the same call was taken."""
     given = list(meta_batches(4))
     damaged = [*given[:3], (given[3], given[3], given[3])]
@@ -228,7 +228,7 @@ def test_a_call_that_failed_takes_the_same_meta_batches_again():
     )
 
 
-def test_meta_batches_of_changing_shapes_go_one_by_one():
+def test_meta_batches_of_changing_shapes_require_single_steps():
     whole, half = meta_batches(2)
     half = half._replace(query=jax.tree.map(lambda x: x[:, :1], half.query))
     batches = lambda step: iter([whole, half][step:])
@@ -247,7 +247,7 @@ def run_once(batches: object) -> None:
     loop.run(loop.init(start(), jax.random.key(0)), 1)
 
 
-def test_dictionaries_of_tokens_and_numbers():
+def test_training_on_dictionaries_with_integer_tokens():
     """Inputs of several kinds, integer tokens among them, and a learned table."""
     params = {"table": jnp.ones((7, 2)) / 2, "slope": jnp.zeros(1)}
 

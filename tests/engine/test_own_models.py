@@ -42,7 +42,7 @@ class Counter(eqx.Module):
 
 
 @pytest.mark.parametrize("make", [object, lambda: lambda: None], ids=["object", "function"])
-def test_states_whose_structures_are_unequal(make: Any):
+def test_states_with_unequal_tree_structures_are_accepted(make: Any):
     def fn(model, batch, *, state):
         loss = jnp.mean((model(batch.inputs) - batch.targets) ** 2)
         return loss, Counter(state.count + 1, make())
@@ -53,7 +53,7 @@ def test_states_whose_structures_are_unequal(make: Any):
     assert loop.run(loop.init(MODEL, KEY), 1)[1].outer_loss.shape == (1,)
 
 
-def test_a_state_that_changes_is_told_with_its_path():
+def test_state_shape_change_error_names_path():
     loss = Loss(
         lambda p, b, state: (p.head.bias.sum(), {"mean": state["mean"][:1]}), state={"mean": jnp.ones(2)}
     )
@@ -97,7 +97,7 @@ def normed(make_loss: Any, outputs: int) -> tuple[Any, Loss, Any]:
     return params, Loss(make_loss(apply, predict), random=True, state=state), predict
 
 
-def test_a_learner_with_dropout_and_statistics(tmp_path: Path):
+def test_learner_with_dropout_and_batch_statistics(tmp_path: Path):
     """It predicts in inference mode, by the statistics of the fit; a fit can be repeated, and saved."""
     params, loss, predict = normed(mean_squared_error, 1)
     algorithm = maml(loss, INNER)
@@ -114,7 +114,7 @@ def test_a_learner_with_dropout_and_statistics(tmp_path: Path):
     assert np.array_equal(Learner(params, algorithm).load_adapted(tmp_path / "learner").predict(X), found)
 
 
-def test_a_classifier_with_dropout_and_statistics():
+def test_classifier_with_dropout_and_batch_statistics():
     """Fewer classes than outputs: the last one, likeliest by far at first, takes no part."""
     params, loss, _ = normed(cross_entropy, 3)
     params = eqx.tree_at(lambda p: p.head.bias, params, jnp.array([0.0, 0.0, 50.0]))
@@ -125,7 +125,7 @@ def test_a_classifier_with_dropout_and_statistics():
     assert learner.losses_[0] < 5
 
 
-def test_keys_and_state_are_compiled_once(compilations: list[str]):
+def test_new_keys_and_states_do_not_recompile(compilations: list[str]):
     """A new loss and algorithm for every call, as in a notebook; its initial state is made anew, too."""
     for seed in range(3):
         params, loss, _ = normed(mean_squared_error, 1)
@@ -148,7 +148,7 @@ def noisy(key: jax.Array) -> Any:
     ("loss", "message"),
     [(noisy(KEY), "without being declared random"), (Loss(noisy(KEY), random=True), "without its `key`")],
 )
-def test_one_mask_for_all_steps_is_told(loss: Any, message: str):
+def test_random_loss_with_constant_key_warns(loss: Any, message: str):
     algorithm = maml(loss, INNER)
     loop = OuterLoop(algorithm, optax.sgd(0.1), Sinusoid(5, 5), meta_batch=2)
     with pytest.warns(UserWarning, match=f"OuterLoop: .* {message}"):
@@ -157,7 +157,7 @@ def test_one_mask_for_all_steps_is_told(loss: Any, message: str):
         evaluate(algorithm, MODEL, Sinusoid(5, 5), key=KEY, num_tasks=2)
 
 
-def test_a_mask_a_step_is_not_told():
+def test_random_loss_with_step_key_does_not_warn():
     drawn = Loss(lambda model, batch, key: noisy(key)(model, batch), random=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -173,7 +173,7 @@ def labels(model: MLP) -> Any:
 RULES: Any = {"head": optax.adam(0.1), "body": optax.set_to_zero()}
 
 
-def test_labels_by_a_function():
+def test_multi_transform_accepts_label_function():
     rule = optax.multi_transform(RULES, labels)  # pyright: ignore[reportArgumentType]
     loop = OuterLoop(maml(mean_squared_error(), INNER), rule, Sinusoid(5, 5), meta_batch=2)
     state, _ = loop.run(loop.init(MODEL, KEY), 1)
@@ -183,7 +183,7 @@ def test_labels_by_a_function():
         assert not np.array_equal(model.head.bias, MODEL.head.bias)
 
 
-def test_a_tree_of_labels_that_can_be_called_is_told():
+def test_callable_label_tree_raises():
     rule = optax.multi_transform(RULES, labels(MODEL))
     loop = OuterLoop(maml(mean_squared_error(), INNER), rule, Sinusoid(5, 5), meta_batch=2)
     with pytest.raises(InnerloopError, match="OuterLoop: .* must be given by a function"):
@@ -193,7 +193,7 @@ def test_a_tree_of_labels_that_can_be_called_is_told():
 
 
 @pytest.mark.parametrize(("algorithm", "devices"), [(maml, 1), (maml, 2), (reptile, 2)])
-def test_without_compilation_the_update_is_the_same(algorithm: Any, devices: int, compilations: list[str]):
+def test_disable_jit_gives_same_update(algorithm: Any, devices: int, compilations: list[str]):
     """Whatever the devices; `jax.shard_map` would compile each operation anew at every update, a thousand of them."""
     algorithm = algorithm(mean_squared_error(), InnerLoop(optax.sgd(0.01), 2))
     mesh = task_mesh(4, jax.devices()[:devices])
@@ -209,7 +209,7 @@ def test_without_compilation_the_update_is_the_same(algorithm: Any, devices: int
     assert len(compilations) < 10
 
 
-def test_without_compilation_evaluation_and_iterators_are_the_same():
+def test_disable_jit_gives_same_evaluation_and_iterator_update():
     algorithm = maml(mean_squared_error(), INNER)
     measure = lambda: evaluate(algorithm, MODEL, Sinusoid(3, 3), key=KEY, num_tasks=4).scores["loss"]
     tasks = jax.vmap(Sinusoid(3, 3).sample)(jax.random.split(KEY, 4))
@@ -224,7 +224,7 @@ def test_without_compilation_evaluation_and_iterators_are_the_same():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), compiled, eager)
 
 
-def test_without_compilation_a_split_result_is_put_together():
+def test_on_mesh_joins_split_results_under_disable_jit():
     mesh = task_mesh(4, jax.devices()[:2])
     program = on_mesh(lambda x: x * (1 + jax.lax.axis_index("tasks")), mesh, SPLIT, SPLIT)
     x = jnp.arange(8.0).reshape(4, 2)
@@ -232,7 +232,7 @@ def test_without_compilation_a_split_result_is_put_together():
         assert np.array_equal(program(x), x * jnp.array([1, 1, 2, 2])[:, None])
 
 
-def test_a_flax_model_that_is_not_copied_is_told():
+def test_uncopied_flax_model_raises():
     nnx = pytest.importorskip("flax.nnx")
     graph, params, rest = nnx.split(
         nnx.Sequential(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), nnx.Dropout(0.5, rngs=nnx.Rngs(1))), nnx.Param, ...
@@ -259,14 +259,14 @@ def with_statistics() -> dict[str, Any]:
     }
 
 
-def test_model_state_is_not_trained():
+def test_model_state_among_parameters_raises():
     """It would be moved by gradients and by weight decay, and not as the model does it."""
     for message, params in with_statistics().items():
         with pytest.raises(InnerloopError, match=f"hold model {message}.*Loss"):
             maml(mean_squared_error(), INNER).adapt(params, TASK.support)
 
 
-def test_parameters_beside_model_state_are_trained():
+def test_parameters_separated_from_model_state_are_accepted():
     nnx = pytest.importorskip("flax.nnx")
     _, own, _ = nnx.split(nnx.BatchNorm(2, rngs=nnx.Rngs(0)), nnx.Param, ...)
     model, _ = eqx.nn.make_with_state(Normed)(1)

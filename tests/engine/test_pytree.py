@@ -31,7 +31,7 @@ TREE = {
         (Except("**/weight"), [1, 3, 4, 6, 8]),
     ],
 )
-def test_patterns_select_by_the_names_of_a_path(selection, selected):
+def test_patterns_select_by_path(selection, selected):
     taken, rest = partition(TREE, selection)
     assert sorted(jax.tree.leaves(taken)) == selected
     assert sorted(jax.tree.leaves(rest)) == sorted(set(range(1, 9)) - set(selected))
@@ -39,17 +39,17 @@ def test_patterns_select_by_the_names_of_a_path(selection, selected):
 
 
 @pytest.mark.parametrize("pattern", ["**/lora", "head/*/x", "*/*/*/*/*", "lora_in/*"])
-def test_a_pattern_that_matches_nothing_is_refused(pattern):
+def test_pattern_without_match_raises(pattern):
     with pytest.raises(InnerloopError, match="matches no parameter"):
         partition(TREE, ("head", pattern))
 
 
-def test_a_star_in_a_name_is_still_that_name():
+def test_pattern_matches_name_containing_star():
     taken, _ = partition({"a*": 1.0, "b": 2.0}, "a*")
     assert jax.tree.leaves(taken) == [1.0]
 
 
-def test_cast_changes_what_is_selected():
+def test_cast_converts_selected_leaves():
     arrays = jax.tree.map(jnp.float32, TREE)
     found = cast(arrays, jnp.bfloat16, Except(("**/lora_*", "head")))
     names = {str(x): x.dtype.name for x in jax.tree.leaves(found)}
@@ -60,12 +60,12 @@ def test_cast_changes_what_is_selected():
 @pytest.mark.parametrize(
     ("pattern", "selected"), [("mlp[1]*", [1]), ("**/mlp[1]", [1]), ("*mlp1", [2]), ("**/w?s", [3])]
 )
-def test_nothing_but_a_star_has_a_meaning(pattern: str, selected: list[int]):
+def test_star_is_the_only_wildcard(pattern: str, selected: list[int]):
     taken, _ = partition({"mlp[1]": 1, "mlp1": 2, "w?s": 3, "was": 4}, pattern)
     assert jax.tree.leaves(taken) == selected
 
 
-def test_cast_leaves_what_is_no_float():
+def test_cast_ignores_non_float_leaves():
     others = {"n": jnp.arange(257), "on": jnp.ones(2, bool), "key": jax.random.key(0), "f": jnp.tanh}
     found = cast(others | {"w": jnp.ones(2)}, jnp.bfloat16)
     assert found["w"].dtype == jnp.bfloat16
@@ -73,17 +73,17 @@ def test_cast_leaves_what_is_no_float():
 
 
 @pytest.mark.parametrize("dtype", ["foo", jnp.int32])
-def test_cast_takes_dtypes_of_floats(dtype):
+def test_cast_rejects_non_float_dtypes(dtype):
     with pytest.raises(InnerloopError, match="cast: needs a float dtype"):
         cast(TREE, dtype)
 
 
-def test_a_dtype_that_arrays_cannot_have_is_refused():
+def test_cast_to_unavailable_dtype_raises():
     with jax.enable_x64(False), pytest.raises(InnerloopError, match="float64 is not available"):
         cast(TREE, jnp.float64)
 
 
-def test_parts_of_different_trees_are_refused():
+def test_combine_rejects_parts_of_different_trees():
     with pytest.raises(InnerloopError, match="combine: these are parts of different trees"):
         combine({"a": 1.0, "b": None}, {"c": 2.0})
 
@@ -92,5 +92,5 @@ def test_parts_of_different_trees_are_refused():
     ("selection", "words"),
     [(None, "all"), ((), "none"), ({"c", "a", "b"}, "a, b, c"), (Except(["b", "a"]), "all but a, b")],
 )
-def test_a_selection_in_words_is_the_same_in_every_process(selection, words: str):
+def test_selection_description_is_deterministic(selection, words: str):
     assert in_words(selection) == words

@@ -48,7 +48,7 @@ def places() -> list[str]:
     return found
 
 
-def test_no_code_compares_a_name():
+def test_source_never_compares_spec_names():
     assert places() == []
 
 
@@ -61,11 +61,11 @@ def test_no_code_compares_a_name():
         'a == b == "ant_velocity"',
     ],
 )
-def test_comparisons_are_found(code: str):
+def test_comparison_finder_detects_spec_names(code: str):
     assert [node for node in compared(ast.parse(code)) if not allowed(node)]
 
 
-def test_every_algorithm_has_its_constructor():
+def test_algorithm_specs_match_constructors():
     loss = lambda params, batch: params
     for name, spec in ALGORITHMS.items():
         assert spec.constructor is getattr(innerloop, name)
@@ -76,7 +76,7 @@ def test_every_algorithm_has_its_constructor():
         assert (made.outer_loss_fn is None) == (not spec.reads_query)
 
 
-def test_settings_reach_the_algorithms_that_read_them():
+def test_settings_are_passed_to_algorithms():
     """A learned step size begins at `inner.learning_rate`; the rule then has a step size of 1."""
     settings = InnerConfig(learning_rate=0.3, multi_step_updates=7, proximal=5.0)
     for spec in ALGORITHMS.values():
@@ -85,18 +85,18 @@ def test_settings_reach_the_algorithms_that_read_them():
         assert not spec.learns_rates or made.rates == 0.3
 
 
-def test_every_algorithm_and_data_set_has_a_preset():
+def test_presets_cover_all_algorithms_and_datasets():
     used = {name for c in all_presets().values() for name in (c.algorithm, c.data.dataset)}
     assert used | {"folder"} >= NAMES
 
 
-def test_every_data_set_of_images_or_in_a_file_has_its_reader():
+def test_image_and_file_datasets_have_loaders():
     for spec in DATASETS.values():
         assert bool(spec.module) == (spec.kind == "images" or spec.needs_file)
         if spec.module:
             assert callable(import_module(f"innerloop.tasks.datasets.{spec.module}").load)
 
 
-def test_configs_find_their_rows():
+def test_config_resolves_specs():
     config = Config(algorithm="anil", data=DataConfig(dataset="navigation"))
     assert (config.spec.adapts, config.reinforcement) == ("head", True)

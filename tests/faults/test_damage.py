@@ -40,7 +40,9 @@ def restored(folder: Path, like: MetaState) -> tuple[MetaState, list[str]]:
 
 
 @pytest.mark.parametrize("damage", [flipped, truncated])
-def test_every_file_of_the_newest_checkpoint(short: Config, finished: Path, tmp_path: Path, survived, damage):
+def test_damaged_checkpoint_file_restores_intact_state(
+    short: Config, finished: Path, tmp_path: Path, survived, damage
+):
     """Either the state is the one that was written, to the bit, or the one before is used and said so."""
     like, draw, tried, told = fresh(short), random.Random(0), 0, 0
     whole = {step: restored_alone(finished, step, like, tmp_path) for step in (8, 12)}
@@ -77,7 +79,9 @@ def restored_alone(finished: Path, step: int, like: MetaState, tmp_path: Path) -
     return checkpoint.digest(checkpoint.as_arrays(state))
 
 
-def test_a_run_goes_on_from_the_checkpoint_before(short: Config, finished: Path, tmp_path: Path, survived):
+def test_run_resumes_from_checkpoint_before_damaged_one(
+    short: Config, finished: Path, tmp_path: Path, survived
+):
     """Its last meta-steps are made again, and end with the same weights."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)

@@ -38,7 +38,7 @@ def mapped(tmp_path: Path) -> tuple[ClassArrays, Path]:
     return memmap.open(path), path
 
 
-def test_a_memory_map_whose_file_is_deleted(mapped, survived):
+def test_memory_map_survives_deleted_file(mapped, survived):
     arrays, path = mapped
     read = StreamedEpisodes(arrays, 2, 1, 1).read
     before = read(jax.random.key(0), 0, 2, 2)
@@ -47,7 +47,7 @@ def test_a_memory_map_whose_file_is_deleted(mapped, survived):
     survived("the file under a memory map deleted", 1, "the run continues: the map keeps the file", "nothing")
 
 
-def test_a_memory_map_whose_file_is_cut_short(mapped, survived):
+def test_truncated_memory_map_raises(mapped, survived):
     """Reading beyond the end would kill the process with SIGBUS."""
     arrays, path = mapped
     read = StreamedEpisodes(arrays, 2, 1, 1).read
@@ -65,7 +65,7 @@ def test_a_memory_map_whose_file_is_cut_short(mapped, survived):
     )
 
 
-def test_the_last_classes_of_a_memory_map_whose_file_is_cut_short(mapped):
+def test_truncated_memory_map_view_raises(mapped):
     """They are a view, which has the map's offset but its own size."""
     arrays, path = mapped
     rows = int(arrays.counts[-2:].sum())
@@ -77,7 +77,7 @@ def test_the_last_classes_of_a_memory_map_whose_file_is_cut_short(mapped):
         read(jax.random.key(0), 0, 2, 2)
 
 
-def test_pictures_that_vanish_while_training(short: Config, tmp_path: Path, survived):
+def test_run_survives_removal_of_image_folder(short: Config, tmp_path: Path, survived):
     """They lie on the device by then; a resumed run says what is missing, and goes on when they are back."""
     pictures, away, rng = tmp_path / "pictures", tmp_path / "away", np.random.default_rng(0)
     for name in "abcdefghi":
@@ -138,7 +138,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Source]:
     server.server_close()
 
 
-def test_a_download_that_breaks_off(source: Source, tmp_path: Path, monkeypatch, survived):
+def test_interrupted_download_is_retried(source: Source, tmp_path: Path, monkeypatch, survived):
     """Begun again from nothing, up to two times more; nothing half-loaded stands where the file should be."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     Breaking.breaks = download.RETRIES
@@ -165,7 +165,7 @@ locate(Source("sub/x.bin", *sys.argv[1:]))
 """
 
 
-def test_a_download_that_is_killed(source: Source, survived):
+def test_killed_download_leaves_no_partial_file(source: Source, survived):
     Breaking.pause = 0.2
     words = [sys.executable, "-c", FETCH, source.url, source.md5]
     with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
@@ -180,7 +180,7 @@ def test_a_download_that_is_killed(source: Source, survived):
     survived("a download killed", 1, "restarted, checksum correct", "nothing")
 
 
-def test_a_damaged_cache_is_made_again(tmp_path: Path, survived):
+def test_damaged_cache_is_rebuilt(tmp_path: Path, survived):
     """Flipped, cut short, emptied, replaced by something else: either file."""
     rng, made = np.random.default_rng(0), []
     data = ClassArrays.from_lists([rng.integers(0, 255, (3, 4, 4, 1), np.uint8)] * 2, ["a", "b"])

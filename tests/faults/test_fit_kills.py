@@ -53,7 +53,7 @@ def stopped(folder: Path, draw: random.Random, number: int) -> tuple[int, float,
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_a_run_of_fit_is_the_same(tmp_path: Path, survived):
+def test_killed_fit_script_resumes_bitwise(tmp_path: Path, survived):
     draw, whole, folder = random.Random(0), tmp_path / "whole", tmp_path / "run"
     to_end(whole)
     for _ in range(KILLS):

@@ -25,7 +25,7 @@ from innerloop.training.train import train
 
 
 @pytest.mark.usefixtures("no_compilation_cache")  # else its files are cut short too
-def test_a_disk_that_fills_up(short: Config, tmp_path: Path, survived):
+def test_full_disk_keeps_previous_checkpoint(short: Config, tmp_path: Path, survived):
     """No file may grow beyond 10 kB after step 6: the checkpoint of step 8 fails, that of step 4 stays and is used."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     config = replace(short, model=ModelConfig(kind="mlp", hidden=(64, 64)))
@@ -58,7 +58,7 @@ def test_a_disk_that_fills_up(short: Config, tmp_path: Path, survived):
     )
 
 
-def test_weights_on_a_full_disk(tmp_path: Path, survived):
+def test_full_disk_keeps_previous_weights(tmp_path: Path, survived):
     """What was there stays, and nothing half-written lies beside it."""
     path, before = tmp_path / "w.safetensors", resource.getrlimit(resource.RLIMIT_FSIZE)
     weights.save(path, {"x": np.zeros(2, np.float32)}, Config(), {})
@@ -74,7 +74,7 @@ def test_weights_on_a_full_disk(tmp_path: Path, survived):
     survived("disk full while weights are written", 1, "reported; the previous file stays", "nothing")
 
 
-def test_a_disk_without_room_is_told_before_anything_is_written(
+def test_insufficient_disk_space_raises_before_checkpoint(
     short: Config, tmp_path: Path, monkeypatch, survived
 ):
     usage = type("usage", (), {"free": 100})
@@ -102,7 +102,7 @@ except InnerloopError as error:
 """
 
 
-def test_a_folder_that_cannot_be_written(finished: Path, survived):
+def test_read_only_run_folder_is_left_unchanged(finished: Path, survived):
     """By a process without rights on it; root has them all, so it gives them up first."""
     import shutil
 
@@ -133,7 +133,7 @@ with exclusive_lock(OwnFolder(sys.argv[1])):
 """
 
 
-def test_two_trainings_on_one_folder(short: Config, tmp_path: Path, survived):
+def test_second_training_on_locked_folder_raises(short: Config, tmp_path: Path, survived):
     """The second refuses and touches nothing; when the first is killed, the folder is free at once."""
     folder = tmp_path / "run"
     folder.mkdir()
@@ -158,7 +158,7 @@ def test_two_trainings_on_one_folder(short: Config, tmp_path: Path, survived):
     )
 
 
-def test_the_command_removes_no_folder_of_another_training(short: Config, tmp_path: Path, monkeypatch):
+def test_train_command_keeps_folder_of_another_training(short: Config, tmp_path: Path, monkeypatch):
     """The other one made the folder after this one had looked."""
     made_meanwhile = tmp_path / "run"
 

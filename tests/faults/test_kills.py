@@ -78,7 +78,7 @@ def same_run(folder: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(tmp_path: Path, survived):
+def test_run_killed_at_random_moments_resumes_bitwise(tmp_path: Path, survived):
     trainings, draw = Trainings(), random.Random(0)
     whole, folder = tmp_path / "whole", tmp_path / "run-0"
     trainings.to_end(whole, "new")

@@ -37,7 +37,9 @@ def events(folder: Path) -> list[Event]:
     return found
 
 
-def test_a_clock_that_goes_backwards(short: Config, finished: Path, tmp_path: Path, monkeypatch, survived):
+def test_backward_clock_keeps_log_times_monotonic(
+    short: Config, finished: Path, tmp_path: Path, monkeypatch, survived
+):
     """An hour back at every look: times in the logs go on, and so does the run."""
     hours, now = itertools.count(), time.time()
     with monkeypatch.context() as patch:
@@ -56,7 +58,7 @@ def test_a_clock_that_goes_backwards(short: Config, finished: Path, tmp_path: Pa
     )
 
 
-def test_memory_that_runs_out(short: Config, tmp_path: Path, survived):
+def test_out_of_memory_error_is_explained(short: Config, tmp_path: Path, survived):
     """A meta-step that asks for more than the address space has left, so that no machine promises it."""
     config = replace(
         short,
@@ -77,7 +79,7 @@ def test_memory_that_runs_out(short: Config, tmp_path: Path, survived):
     )
 
 
-def test_what_says_that_memory_ran_out():
+def test_explain_oom_converts_only_memory_errors():
     assert exhausted(MemoryError())
     assert not exhausted(ValueError("RESOURCE_EXHAUSTED: No space left on device"))
     with pytest.raises(InnerloopError, match="memory ran out .MemoryError.; vectorise"), explain_oom():
@@ -88,7 +90,7 @@ def test_what_says_that_memory_ran_out():
         raise InnerloopError("x", "y")
 
 
-def test_compiled_programs_damaged_on_disk(tmp_path: Path, survived):
+def test_damaged_compilation_cache_is_recompiled(tmp_path: Path, survived):
     """Every one cut short or overwritten: compiled anew, with the same answer."""
     program = jax.jit(lambda x: jnp.sin(x) @ x.T + 17)
     x = jnp.arange(12.0).reshape(3, 4)
@@ -114,7 +116,7 @@ def test_compiled_programs_damaged_on_disk(tmp_path: Path, survived):
     survived("compiled programs damaged on disk", len(kept), "compiled again, same result", "nothing")
 
 
-def test_nan_is_written_to_a_board_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_nan_is_written_to_tensorboard_without_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     board = ScalarWriter(tmp_path)
     board.add_scalar("/outer loss", float("nan"), 3)
     board.close()
@@ -123,7 +125,7 @@ def test_nan_is_written_to_a_board_without_a_word(tmp_path: Path, caplog: pytest
     assert not caplog.records
 
 
-def test_a_board_that_cannot_be_written_says_so_once(tmp_path: Path):
+def test_unwritable_tensorboard_warns_once(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="stopped writing for TensorBoard in .*file"):
         board = ScalarWriter(tmp_path / "file")

@@ -31,7 +31,7 @@ def guard() -> Guard:
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_hostile_inputs(reader: str, guard: Guard, monkeypatch: pytest.MonkeyPatch):
+def test_reader_accepts_or_rejects_hostile_inputs(reader: str, guard: Guard, monkeypatch: pytest.MonkeyPatch):
     """Read or refused; no other error, nothing written elsewhere, nothing run, memory bounded."""
     from innerloop.cli import quickstart, train
     from innerloop.tasks.datasets import cifar
@@ -49,7 +49,7 @@ def test_hostile_inputs(reader: str, guard: Guard, monkeypatch: pytest.MonkeyPat
     assert outcome.read > 0
 
 
-def test_the_guard_notices(guard: Guard, tmp_path: Path):
+def test_guard_reports_outside_writes_and_subprocesses(guard: Guard, tmp_path: Path):
     """Writing elsewhere, running a program, making a link out of the folder."""
     import os
     import subprocess
@@ -66,7 +66,7 @@ def test_the_guard_notices(guard: Guard, tmp_path: Path):
     assert [event.split()[0] for event in seen] == ["open", "os.rename", "subprocess.Popen"]
 
 
-def test_a_reader_that_fails_is_a_finding(guard: Guard, monkeypatch: pytest.MonkeyPatch):
+def test_unexpected_reader_error_is_a_finding(guard: Guard, monkeypatch: pytest.MonkeyPatch):
     """Else the fuzzer would prove nothing."""
 
     def opened(folder: Path):
@@ -83,7 +83,7 @@ def test_a_reader_that_fails_is_a_finding(guard: Guard, monkeypatch: pytest.Monk
     assert 0 < outcome.refused < 50
 
 
-def test_inputs_are_a_function_of_their_number():
+def test_mutations_are_deterministic_given_seed():
     seeds = [bytes(range(100)), b'{"a": 1}']
     for mutation in BYTES:
         once, again = (mutated(random.Random("x 3"), seeds, [mutation]) for _ in range(2))
@@ -96,7 +96,7 @@ def imported(tree: ast.AST) -> set[str]:
     return plain | {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
 
 
-def test_nothing_is_pickled_and_nothing_evaluated():
+def test_source_uses_no_pickle_eval_or_shell():
     """No import of pickle or its kin, no eval or exec, no np.load without `allow_pickle=False`, no shell.
 
     Programs are started in three places alone, git and this command itself, by fixed words. A `Learner` tells Python's
@@ -130,13 +130,13 @@ FOUND = [
 
 
 @pytest.mark.parametrize(("content", "message"), FOUND)
-def test_tables_that_were_found(tmp_path: Path, content: bytes, message: str):
+def test_malformed_tables_found_by_fuzzing_raise(tmp_path: Path, content: bytes, message: str):
     (tmp_path / "x.csv").write_bytes(content)
     with pytest.raises(InnerloopError, match=message):
         mini_imagenet._table(tmp_path / "x.csv", tmp_path)
 
 
-def test_numbers_and_texts_that_were_found(tmp_path: Path):
+def test_malformed_text_found_by_fuzzing_raises(tmp_path: Path):
     (tmp_path / "x.csv").write_text("x,y\n1e39,2\n3,\n")
     with pytest.raises(InnerloopError, match="line 2: must be a finite number, got '1e39'"):
         read_points(tmp_path / "x.csv")
@@ -168,7 +168,7 @@ ROWS = (
 )
 
 
-def test_a_picture_of_millions_of_rows():
+def test_oversized_image_raises():
     """A hundred bytes that promise 7 x 8 388 617 pixels."""
     with pytest.raises(InnerloopError, match=f"a side of more than {images.SIDE} pixels"):
         open_image(bytes.fromhex(ROWS), "x")

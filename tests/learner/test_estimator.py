@@ -30,7 +30,7 @@ def clusters() -> tuple[np.ndarray, np.ndarray]:
     return 100 + 50 * (centres[numbers] + 0.1 * rng.normal(size=(30, 4))), names
 
 
-def test_what_it_is():
+def test_learner_estimator_type_and_repr():
     for classes in (True, False):
         assert is_classifier(learner(classes)) == classes
         assert is_regressor(learner(classes)) != classes
@@ -40,7 +40,7 @@ def test_what_it_is():
     )
 
 
-def test_a_clone_has_the_settings_and_is_not_fitted():
+def test_clone_copies_settings_but_is_not_fitted():
     x, y = clusters()
     first = learner().fit(StandardScaler().fit_transform(x), y)
     check_is_fitted(first)
@@ -52,7 +52,7 @@ def test_a_clone_has_the_settings_and_is_not_fitted():
     np.testing.assert_array_equal(again.predict_proba(x / 100), first.predict_proba(x / 100))
 
 
-def test_settings_are_changed_as_by_the_constructor():
+def test_set_params_matches_constructor():
     x, y = clusters()
     one = learner().fit(x / 100, y)
     assert one.set_params() is one
@@ -69,7 +69,7 @@ def test_settings_are_changed_as_by_the_constructor():
         one.set_params(steps=3)
 
 
-def test_a_pipeline_scales_first():
+def test_pipeline_applies_scaler_before_learner():
     """Without the scaler the same learner diverges or guesses: the inputs lie around 100."""
     x, y = clusters()
     whole = Pipeline([("scale", StandardScaler()), ("learn", learner())]).fit(x[:15], y[:15])
@@ -79,7 +79,7 @@ def test_a_pipeline_scales_first():
     assert whole.score(x[15:], y[15:]) > 0.8
 
 
-def test_cross_validation_is_that_by_hand():
+def test_cross_val_score_matches_manual_folds():
     x, y = clusters()
     x = StandardScaler().fit_transform(x)
     order = np.arange(30)
@@ -90,7 +90,7 @@ def test_cross_validation_is_that_by_hand():
     assert found.mean() > 0.8
 
 
-def test_a_search_over_the_number_of_steps():
+def test_grid_search_selects_number_of_steps():
     """No step at all is the worst choice."""
     x = StandardScaler().fit_transform(clusters()[0])
     algorithms = [learner().algorithm.with_inner(steps=n) for n in (0, 20)]
@@ -99,7 +99,7 @@ def test_a_search_over_the_number_of_steps():
     assert search.best_estimator_.n_steps == 20
 
 
-def test_a_regressor():
+def test_regressor_cross_val_score():
     x = np.linspace(-1, 1, 40)[:, None] * np.ones(4)
     y = x.sum(1)
     scores = cross_val_score(learner(classes=False), x, y, cv=[(np.arange(0, 40, 2), np.arange(1, 40, 2))])

@@ -67,14 +67,14 @@ def test_check_estimator():
     assert failed == set(EXCEPTIONS)
 
 
-def test_the_page_lists_the_exceptions():
+def test_docs_page_lists_expected_failed_checks():
     rows = [
         line.strip("| ").split(" | ") for line in PAGE.read_text("utf-8").splitlines() if "`check_" in line
     ]
     assert {name.strip("`"): reason for name, reason in rows} == EXCEPTIONS
 
 
-def test_the_number_of_features_is_that_of_the_last_fit(tmp_path: Path):
+def test_n_features_in_follows_last_fit(tmp_path: Path):
     """Only examples with one axis have one, whether they were fitted or loaded."""
     model = il.MLP(4, 2, hidden=(), key=jax.random.key(0))
     fitted = il.Learner(model, il.maml(il.cross_entropy(), il.InnerLoop(optax.sgd(0.1), 1)))
@@ -85,7 +85,7 @@ def test_the_number_of_features_is_that_of_the_last_fit(tmp_path: Path):
     assert fitted.load_adapted(tmp_path / "vectors.safetensors").n_features_in_ == 4
 
 
-def test_what_the_checks_found():
+def test_learner_follows_estimator_conventions():
     x, y = np.arange(12.0).reshape(4, 3), np.arange(4) % 2
     with pytest.raises(NotFittedError, match="is not fitted; call fit"):
         learner(True).predict(x)

@@ -63,7 +63,7 @@ def inferred(path: Path, inputs: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("normalization", ["transductive", "inductive", "support"])
-def test_pictures_in_stablehlo(normalization, tmp_path: Path):
+def test_stablehlo_export_matches_image_classifier(normalization, tmp_path: Path):
     """As bytes, in batches of sizes that were not known, with the batch statistics that the learner uses."""
     learner = classifier(conv4("pool"), normalization=normalization)
     learner.export(tmp_path / "x.stablehlo")
@@ -78,7 +78,7 @@ def test_pictures_in_stablehlo(normalization, tmp_path: Path):
 
 
 @pytest.mark.optimised
-def test_rows_in_stablehlo_to_the_bit(tmp_path: Path):
+def test_stablehlo_export_matches_regressor_bitwise(tmp_path: Path):
     """With the learner's own batch; one by one, its products are of other shapes."""
     learner = regressor("transductive")
     learner.export(tmp_path / "x", format="stablehlo")
@@ -89,7 +89,7 @@ def test_rows_in_stablehlo_to_the_bit(tmp_path: Path):
 
 
 @pytest.mark.parametrize("normalization", ["transductive", "support"])
-def test_pictures_in_onnx(normalization, tmp_path: Path):
+def test_onnx_export_matches_image_classifier(normalization, tmp_path: Path):
     """Each batch by its own statistics; and with the examples inside, one by one, as `inductive` networks are too."""
     pytest.importorskip("jax2onnx")
     learner = classifier(normalization=normalization)
@@ -98,7 +98,7 @@ def test_pictures_in_onnx(normalization, tmp_path: Path):
     np.testing.assert_allclose(inferred(tmp_path / "x.onnx", new), learner.predict_proba(new), atol=CLOSE)
 
 
-def test_rows_in_onnx_and_what_the_file_says_of_itself(tmp_path: Path):
+def test_onnx_export_matches_regressor_and_has_metadata(tmp_path: Path):
     onnxruntime = pytest.importorskip("onnxruntime")
     learner = regressor(context=2)
     cumsum = jnp.cumsum
@@ -116,7 +116,7 @@ def test_rows_in_onnx_and_what_the_file_says_of_itself(tmp_path: Path):
     assert about == {"classes": '["a", "b", "c"]', "normalization": "inductive"}
 
 
-def test_examples_are_held_only_where_they_are_needed():
+def test_exported_network_holds_examples_only_if_needed():
     """Two fits on other examples that end in the same parameters are the same network, unless it normalises."""
     model = lambda normalize: il.MLP(256, 3, hidden=(8,), normalize=normalize, key=jax.random.key(0))
     without = classifier(model(False))
@@ -142,7 +142,7 @@ def far_away(**settings) -> tuple[il.Learner, np.ndarray]:
     return il.Learner(weights, algorithm, **settings).fit(x, ["a", "b", "c"] * 4), x[:3] + 1
 
 
-def test_examples_are_tried_where_they_lie(tmp_path: Path):
+def test_examples_outside_unit_range_are_kept_when_needed(tmp_path: Path):
     """A model may be indifferent to its batch for numbers in [0, 1] and not for the user's."""
     learner, new = far_away()
     learner.export(tmp_path / "x.stablehlo")
@@ -157,7 +157,7 @@ def test_examples_are_tried_where_they_lie(tmp_path: Path):
 
 
 @pytest.mark.parametrize("examples", [np.full((1, 4), 50.0), np.full((3, 2), 7), np.arange(6)])
-def test_samples_lie_among_the_examples(examples: np.ndarray):
+def test_mixed_samples_stay_within_range_of_examples(examples: np.ndarray):
     examples = examples.astype(np.float32 if examples.dtype.kind == "f" else np.int32)
     found = mixed(examples, 20, np.random.default_rng(0))
     assert (found.shape, found.dtype) == ((20, *examples.shape[1:]), examples.dtype)
@@ -168,7 +168,7 @@ def test_samples_lie_among_the_examples(examples: np.ndarray):
 
 
 @pytest.mark.parametrize("format", ["stablehlo", "onnx"])
-def test_a_network_that_is_not_the_learner_is_not_written(format, tmp_path: Path, monkeypatch):
+def test_network_differing_from_learner_is_not_written(format, tmp_path: Path, monkeypatch):
     """Here it lacks the examples that it needs."""
     monkeypatch.setattr("innerloop.learner.programs.Programs.needs_examples", lambda *given: False)
     with pytest.raises(
@@ -178,7 +178,7 @@ def test_a_network_that_is_not_the_learner_is_not_written(format, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_numbers_of_every_kind():
+def test_network_input_dtype_follows_fit():
     """The type of the input is the one that the learner was fitted on; bytes alone are scaled."""
     model = jnp.asarray(RNG.normal(size=(3, 2)), jnp.float32)
     algorithm = il.maml(il.cross_entropy(lambda w, x: x @ w), il.InnerLoop(optax.sgd(1e-4), steps=1))
@@ -192,7 +192,7 @@ def test_numbers_of_every_kind():
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
-def test_a_loaded_learner_takes_what_the_saved_one_took(dtype, tmp_path: Path):
+def test_loaded_learner_keeps_input_dtype(dtype, tmp_path: Path):
     model = jnp.asarray(RNG.normal(size=(3, 2)), jnp.float32)
     algorithm = il.maml(il.cross_entropy(lambda w, x: x @ w), il.InnerLoop(optax.sgd(1e-4), steps=1))
     learner = il.Learner(model, algorithm).fit(np.arange(12).reshape(4, 3).astype(dtype), [0, 1, 0, 1])
@@ -215,7 +215,7 @@ def test_a_loaded_learner_takes_what_the_saved_one_took(dtype, tmp_path: Path):
     assert again.numbers_ is None
 
 
-def test_kernels_for_any_hardware():
+def test_portable_tracing_uses_no_custom_kernels():
     """Operations of XLA alone, with the values that our own kernels give."""
     model, x = conv4("pool"), jnp.asarray(pictures(2) / 255, jnp.float32)
     function = jax.jit(lambda x: model(x))
@@ -233,7 +233,7 @@ def test_kernels_for_any_hardware():
     np.testing.assert_array_equal(plain, max_pool.max_pool(odd))
 
 
-def test_the_format_is_that_of_the_name():
+def test_format_follows_file_name():
     assert (
         format_of(Path("x.ONNX"), None)
         == format_of(Path("x.onnx"), "onnx")
@@ -246,7 +246,7 @@ def test_the_format_is_that_of_the_name():
         format_of(Path("x.StableHLO"), "onnx")
 
 
-def test_what_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_invalid_exports_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     learner = regressor()
     with pytest.raises(InnerloopError, match="not fitted"):
         il.Learner(learner.params, learner.algorithm).export(tmp_path / "x.onnx")
@@ -266,7 +266,7 @@ def test_what_is_wrong_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     learner.export(tmp_path / "x.stablehlo", overwrite=True)
 
 
-def test_whole_numbers_and_64_bits_in_onnx(tmp_path: Path):
+def test_onnx_export_accepts_integers_and_rejects_float64(tmp_path: Path):
     """ONNX multiplies only numbers of one type, and jax2onnx takes float64 for float32."""
     pytest.importorskip("jax2onnx")
     algorithm = il.maml(il.cross_entropy(lambda w, x: x @ w), il.InnerLoop(optax.sgd(0.01), steps=1))
@@ -283,7 +283,7 @@ def test_whole_numbers_and_64_bits_in_onnx(tmp_path: Path):
         wide.export(tmp_path / "y.stablehlo")
 
 
-def test_a_table_of_rows_keeps_its_whole_numbers():
+def test_lookup_table_network_takes_integer_inputs():
     table = il.cross_entropy(lambda rows, x: rows[x])
     learner = il.Learner(jnp.zeros((5, 2)), il.maml(table, il.InnerLoop(optax.sgd(1.0), steps=1)))
     x = np.array([0, 3, 4])
@@ -291,7 +291,7 @@ def test_a_table_of_rows_keeps_its_whole_numbers():
     np.testing.assert_allclose(found, learner.predict_proba(x), atol=CLOSE)
 
 
-def test_labels_that_onnx_cannot_hold(tmp_path: Path):
+def test_onnx_export_rejects_unsupported_labels(tmp_path: Path):
     """They are the labels' fault, and told before anything is converted."""
     pytest.importorskip("jax2onnx")
     days = [date(2020, 1, 1), date(2020, 1, 2)]
@@ -301,7 +301,7 @@ def test_labels_that_onnx_cannot_hold(tmp_path: Path):
         learner.export(tmp_path / "x.onnx")
 
 
-def test_a_conversion_that_is_wrong_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_wrong_onnx_conversion_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """jax2onnx has been seen to convert a model to another one; onnxruntime tells."""
     pytest.importorskip("jax2onnx")
     import jax2onnx

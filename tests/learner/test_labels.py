@@ -37,7 +37,7 @@ SCALARS = {
 
 
 @pytest.mark.parametrize("kind", SCALARS)
-def test_scalars_of_every_library_are_plain_labels(learner, tmp_path, kind):
+def test_scalar_labels_become_python_values(learner, tmp_path, kind):
     """In a list, as `[labels[i] for i in chosen]` makes them; the task can be saved."""
     scalar, plain = SCALARS[kind]
     labels = [scalar(i) for i in NUMBER]
@@ -74,19 +74,19 @@ MISSING = {
 
 
 @pytest.mark.parametrize("kind", MISSING)
-def test_a_missing_label_is_no_class(learner, kind):
+def test_missing_label_raises(learner, kind):
     with pytest.raises(InnerloopError, match="Learner.fit: a label is missing, got .*; remove the example"):
         learner.fit(X, [MISSING[kind], *NUMBER[1:]])
 
 
-def test_a_missing_time_in_an_array_is_no_class(learner):
+def test_nat_label_in_array_raises(learner):
     days = np.array(["NaT", *["2026-01-01", "2026-01-02"] * 3], "datetime64[D]")
     with pytest.raises(InnerloopError, match="a label is missing, got NaT"):
         learner.fit(X, days)
 
 
 @pytest.mark.parametrize("y", [None, 3], ids=["none", "number"])
-def test_labels_that_are_no_list(learner, y):
+def test_labels_must_be_a_sequence(learner, y):
     with pytest.raises(
         InnerloopError, match="Learner.fit: (requires y|y must hold one label per example, got .*; give a)"
     ):
@@ -96,12 +96,12 @@ def test_labels_that_are_no_list(learner, y):
         learner.score(X, y)
 
 
-def test_a_list_within_a_tuple_is_no_label(learner):
+def test_tuple_label_with_unhashable_item_raises(learner):
     with pytest.raises(InnerloopError, match="labels must be hashable, got list; use strings, numbers or"):
         learner.fit(X, [([i], "x") for i in NUMBER])
 
 
-def test_values_that_are_all_equal_have_no_score():
+def test_score_of_constant_targets_raises():
     """Their mean as float32 is another number than they."""
     params = MLP(4, 1, hidden=(), key=jax.random.key(0))
     regressor = Learner(params, maml(mean_squared_error(), INNER)).fit(X, X[:, 0])
@@ -109,7 +109,7 @@ def test_values_that_are_all_equal_have_no_score():
         regressor.score(X, np.full(7, 0.1))
 
 
-def test_a_task_that_cannot_be_written(learner, tmp_path):
+def test_save_adapted_to_unwritable_path_raises(learner, tmp_path):
     """No such folder, a file in its place, a folder in the place of the file; nothing is left behind."""
     learner.fit(X, NUMBER)
     (tmp_path / "file").write_text("")

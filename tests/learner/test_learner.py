@@ -25,7 +25,7 @@ from innerloop.nn.normalization import predict
     [["b", "a", "c"], [30, 10, 20], [("x", 1), ("x", 0), ("w", 2)], [2.5, -1.0, 0.0], ["a", 1, ("b",)]],
     ids=["strings", "ints", "tuples", "floats", "mixed"],
 )
-def test_learns_any_hashable_labels(learner, names):
+def test_fit_accepts_any_hashable_labels(learner, names):
     x, number = blobs()
     y = [names[i] for i in number]
     assert learner.fit(x, y) is learner
@@ -38,7 +38,7 @@ def test_learns_any_hashable_labels(learner, names):
     assert learner.n_steps == 20
 
 
-def test_arrays_of_labels_of_either_library(learner):
+def test_fit_accepts_numpy_and_jax_labels(learner):
     x, number = blobs()
     want = learner.fit(x, number).predict_proba(x)
     assert learner.classes_.tolist() == [0, 1, 2]
@@ -47,7 +47,7 @@ def test_arrays_of_labels_of_either_library(learner):
     assert learner.fit(x, np.array(["p", "q", "r"])[number]).predict(x[:3]).tolist() == ["p", "q", "r"]
 
 
-def test_columns_follow_classes_and_only_they_take_part(learner):
+def test_fit_and_predict_proba_use_only_fitted_classes(learner):
     x, number = blobs()
     learner.fit(x, np.array(["c", "a", "b"])[number])
     found = learner.predict_proba(x)
@@ -59,7 +59,7 @@ def test_columns_follow_classes_and_only_they_take_part(learner):
     np.testing.assert_array_equal(before.bias[3:], after.bias[3:])
 
 
-def test_fewer_ways_is_the_inner_loop_of_a_smaller_model(learner):
+def test_fewer_classes_match_inner_loop_of_smaller_model(learner):
     x, number = blobs()
     learner.fit(x, number)
     small = lambda params, inputs: params(inputs)[:, :3]
@@ -69,14 +69,14 @@ def test_fewer_ways_is_the_inner_loop_of_a_smaller_model(learner):
     np.testing.assert_allclose(learner.params_.head.weight, want.adapted.head.weight, rtol=1e-5, atol=1e-6)
 
 
-def test_fitting_again_starts_from_the_initialisation(learner):
+def test_refit_starts_from_initialisation(learner):
     x, number = blobs()
     first = learner.fit(x, number).losses_
     learner.fit(x, (number + 1) % 3)
     np.testing.assert_array_equal(learner.fit(x, number).losses_, first)
 
 
-def test_two_classes_from_one_output():
+def test_single_output_model_fits_two_classes():
     learner = Learner(MLP(4, 1, hidden=(), key=jax.random.key(0)), ALGORITHM)
     x, number = blobs(classes=2)
     learner.fit(x, np.array(["no", "yes"])[number])
@@ -85,7 +85,7 @@ def test_two_classes_from_one_output():
     np.testing.assert_allclose(learner.predict_proba(x)[:, 1], 1 / (1 + np.exp(-log_odds)), rtol=1e-4)
 
 
-def test_a_label_never_fitted_is_an_error_in_the_score(learner):
+def test_unseen_label_counts_as_error_in_score(learner):
     x, number = blobs()
     learner.fit(x, number)
     assert learner.score(x[:4], ["new", 1, 2, 0]) == 0.75
@@ -120,7 +120,7 @@ def test_minibatches_are_shuffled():
 
 
 @pytest.mark.parametrize("mode", ["inductive", "support"])
-def test_one_answer_does_not_depend_on_the_other_queries(normalized, mode):
+def test_prediction_is_independent_of_other_queries(normalized, mode):
     x, number = blobs()
     learner = Learner(normalized.params, ALGORITHM, normalization=mode).fit(x, number)
     queries = np.random.default_rng(1).normal(size=(70, 4))
@@ -130,7 +130,7 @@ def test_one_answer_does_not_depend_on_the_other_queries(normalized, mode):
         np.testing.assert_allclose(learner.predict_proba(queries[i : i + 1])[0], together[i], rtol=1e-4)
 
 
-def test_many_examples_take_part_in_predictions_that_need_them_alone(normalized):
+def test_prediction_uses_support_set_only_if_needed(normalized):
     x, number = blobs(each=30)
     sizes = []
 
@@ -149,7 +149,7 @@ def test_many_examples_take_part_in_predictions_that_need_them_alone(normalized)
     np.testing.assert_allclose(learner.predict_proba(x[:3]), jax.nn.softmax(with_all), rtol=1e-4)
 
 
-def test_transductive_answers_do(normalized):
+def test_transductive_prediction_depends_on_other_queries(normalized):
     x, number = blobs()
     learner = Learner(normalized.params, ALGORITHM, normalization="transductive").fit(x, number)
     queries = np.random.default_rng(1).normal(size=(6, 4))
@@ -170,7 +170,7 @@ def test_regression_keeps_the_shape_of_y():
         learner.predict_proba(x)
 
 
-def test_regression_with_its_own_loss_and_more_outputs():
+def test_regression_supports_custom_loss_and_two_outputs():
     x, y = line()
     both = np.stack([y, -y], 1)
     loss_fn = BatchLoss(lambda outputs, targets: jnp.mean(jnp.abs(outputs - targets) ** 1.5))
@@ -181,7 +181,7 @@ def test_regression_with_its_own_loss_and_more_outputs():
     assert learner.fit(x, (both * 10).astype(np.uint8)).losses_[0] > 1
 
 
-def test_regression_is_the_inner_loop_on_squared_error():
+def test_regression_matches_inner_loop_on_squared_error():
     x, y = line()
     learner = regressor().fit(x, y)
     batch = Batch(jnp.asarray(x), jnp.asarray(y)[:, None])
@@ -209,7 +209,7 @@ BAD_FITS = {
 
 
 @pytest.mark.parametrize("case", BAD_FITS)
-def test_bad_fits_say_what_is_wrong_and_change_nothing(learner, case):
+def test_invalid_fit_raises_and_keeps_fitted_params(learner, case):
     x, number = blobs()
     learner.fit(x, number)
     change, message = BAD_FITS[case]
@@ -219,7 +219,7 @@ def test_bad_fits_say_what_is_wrong_and_change_nothing(learner, case):
     assert learner.params_ is before
 
 
-def test_other_errors(learner):
+def test_invalid_use_of_learner_raises(learner):
     x, number = blobs()
     fresh = Learner(learner.params, ALGORITHM)
     for use in (lambda: fresh.predict(x), lambda: fresh.score(x, number), lambda: fresh.save_adapted("x")):
@@ -247,14 +247,14 @@ def test_other_errors(learner):
 @pytest.mark.parametrize(
     "name", ["inner", "algorithm", "params", "loss", "shape", "normalization", "n_steps"]
 )
-def test_settings_of_a_learner_stay_as_they_are(learner, name):
+def test_learner_attributes_cannot_be_set(learner, name):
     """A setting that is changed after a fit, or one that there is not, would be ignored without a word."""
     with pytest.raises(InnerloopError, match=f"Learner: `{name}` cannot be set; call set_params"):
         setattr(learner, name, INNER)
 
 
 @pytest.mark.parametrize(("first", "then"), [(np.uint8, np.int64), (np.int32, np.uint8)])
-def test_bytes_and_other_whole_numbers_are_not_mixed(first, then):
+def test_predict_rejects_mix_of_bytes_and_other_integers(first, then):
     """Bytes are scaled and others are not: a mixture would be wrong by a factor of 255 without a word."""
     x, y = np.arange(12).reshape(6, 2) % 5, np.arange(6.0)[:, None]
     loss = mean_squared_error(lambda params, x: x.astype(jnp.float32) @ params)

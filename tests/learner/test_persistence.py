@@ -18,7 +18,7 @@ from innerloop.nn import MLP
 from innerloop.nn.losses import BatchLoss, cross_entropy
 
 
-def test_saved_and_loaded_predicts_the_same(normalized, tmp_path):
+def test_loaded_learner_predicts_like_saved_one(normalized, tmp_path):
     x, number = blobs()
     labels = [(("a", 1), ("b", 2), ("c", 3))[i] for i in number]
     want = normalized.fit(x, labels).predict_proba(x)
@@ -35,7 +35,7 @@ def arrays_in(path):
 
 @pytest.mark.parametrize("mode", ["inductive", "support", "transductive"])
 @pytest.mark.parametrize("normalize", [False, True])
-def test_a_file_holds_examples_only_where_normalisation_needs_them(tmp_path, mode, normalize):
+def test_file_holds_examples_only_if_normalisation_needs_them(tmp_path, mode, normalize):
     """They may be a patient's; what is predicted is the same with and without them."""
     x, number = blobs()
     params = MLP(4, 3, hidden=(6,), normalize=normalize, key=jax.random.key(0))
@@ -54,7 +54,7 @@ def test_a_file_holds_examples_only_where_normalisation_needs_them(tmp_path, mod
     assert arrays_in(tmp_path / "again.safetensors").keys() == arrays_in(path).keys()
 
 
-def test_examples_of_whole_numbers_are_left_out_too(tmp_path):
+def test_file_omits_integer_examples(tmp_path):
     table = BatchLoss(cross_entropy().measure, lambda params, x: params["rows"][x])
     params = {"rows": jnp.zeros((5, 2))}
     learner = Learner(params, maml(table, InnerLoop(optax.sgd(1.0), 2)))
@@ -64,7 +64,7 @@ def test_examples_of_whole_numbers_are_left_out_too(tmp_path):
     assert again.predict(np.array([4, 0])).tolist() == ["b", "a"]
 
 
-def test_a_file_without_examples_is_refused_where_they_are_needed(normalized, tmp_path):
+def test_loading_file_without_needed_examples_raises(normalized, tmp_path):
     """It was saved by a learner of another normalisation; the learner stays as it was."""
     x, number = blobs()
     path = tmp_path / "task.safetensors"
@@ -82,7 +82,7 @@ def test_a_file_without_examples_is_refused_where_they_are_needed(normalized, tm
     [None, 3, {}, {"shape": [4]}, {"shape": [-4], "dtype": "float32"}, {"shape": [4], "dtype": "O"},
      {"shape": [2**30, 2**30], "dtype": "float32"}, {"shape": [7], "dtype": "float32"}],
 )  # fmt: skip
-def test_files_that_lie_about_their_examples(learner, tmp_path, example):
+def test_loading_invalid_example_metadata_raises(learner, tmp_path, example):
     x, number = blobs()
     path = tmp_path / "task.safetensors"
     learner.fit(x, number).save_adapted(path)
@@ -93,7 +93,7 @@ def test_files_that_lie_about_their_examples(learner, tmp_path, example):
         learner.load_adapted(path)
 
 
-def test_saved_regression_and_files_that_do_not_fit(learner, tmp_path):
+def test_regressor_round_trips_and_mismatched_files_raise(learner, tmp_path):
     x, y = line()
     path = tmp_path / "task.safetensors"
     regressor().fit(x, y).save_adapted(path)

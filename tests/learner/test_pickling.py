@@ -39,7 +39,7 @@ RULES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_does_the_same(name: str):
+def test_pickled_optax_rule_gives_same_updates(name: str):
     rule, params = RULES[name], {"w": jnp.arange(3.0), "v": jnp.ones(2)}
     again = pickle.loads(pickling.dumps(rule))
     states = [rule.init(params), again.init(params)]
@@ -50,7 +50,7 @@ def test_a_rule_does_the_same(name: str):
 
 
 @pytest.mark.parametrize("make", [maml, anil, boil])
-def test_a_learner_that_was_pickled(make: Any):
+def test_pickled_learner_predicts_identically(make: Any):
     learner = Learner(MODEL, make(cross_entropy(), InnerLoop(optax.adam(0.1), 3)))
     fresh = pickle.loads(pickle.dumps(learner))
     wanted = learner.fit(X, Y).predict_proba(X)
@@ -59,7 +59,7 @@ def test_a_learner_that_was_pickled(make: Any):
     assert pickle.loads(pickle.dumps(learner)).predict(X).tolist() == learner.predict(X).tolist()
 
 
-def test_errors_that_were_pickled():
+def test_errors_round_trip_through_pickle():
     """A worker of joblib or multiprocessing raises them in its parent."""
     diverged = Diverged("who", "wrong", got=3, hint="do")
     assert (diverged.who, diverged.problem) == ("who", "wrong, got 3; do.")
@@ -76,7 +76,7 @@ def test_errors_that_were_pickled():
     assert pickle.loads(pickle.dumps(diverged)).before is None
 
 
-def test_in_another_process(tmp_path: Path):
+def test_learner_unpickles_in_another_process(tmp_path: Path):
     learner = Learner(MODEL, maml(cross_entropy(), InnerLoop(optax.sgd(0.1), 3))).fit(X, Y)
     (tmp_path / "learner").write_bytes(pickle.dumps(learner))
     np.save(tmp_path / "x.npy", X)
@@ -97,7 +97,7 @@ def test_in_another_process(tmp_path: Path):
 
 
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy])
-def test_a_copy_is_fitted_apart(how: Any):
+def test_copy_can_be_refitted_independently(how: Any):
     learner = Learner(MODEL, maml(cross_entropy(lambda p, x: p(x)), InnerLoop(optax.sgd(0.1), 3))).fit(X, Y)
     before, other = learner.predict(X).tolist(), how(learner)
     other.fit(X, ["r", "s"] * 4)
@@ -105,7 +105,7 @@ def test_a_copy_is_fitted_apart(how: Any):
     assert set(other.predict(X)) <= {"r", "s"}
 
 
-def test_a_function_that_cannot_be_found_again():
+def test_pickling_unimportable_function_raises():
     """That of a cell, or a test: told, with what to do."""
     local: Any = lambda p, x: p(x)
     local.__qualname__, local.__module__ = "<lambda>", "__main__"
@@ -116,7 +116,7 @@ def test_a_function_that_cannot_be_found_again():
         pickle.dumps(learner)
 
 
-def test_a_function_of_another_version():
+def test_unpickling_missing_function_raises():
     with pytest.raises(
         InnerloopError, match="there is no function optax._src.base.gone.<locals>.update; load it with"
     ):
@@ -132,7 +132,7 @@ def nest(depth: int) -> Any:
     return inner
 
 
-def test_a_function_that_closes_over_itself():
+def test_recursive_closure_round_trips_through_pickle():
     again = pickle.loads(pickling.dumps(nest(0)))
     assert (again(3), again(3, factor=5)) == (6, 15)
     assert again is not nest(0)

@@ -18,7 +18,7 @@ from innerloop.training.storage import weights
 from innerloop.training.trained import load_trained
 
 
-def test_ordinary_training_meets_tasks_under_a_new_head(tmp_path: Path):
+def test_joint_weights_load_with_new_head(tmp_path: Path):
     """The head told all training classes apart; what adapts to five has zeros, with data and without."""
     config = replace(preset("glyphs-5way-1shot-joint"), model=ModelConfig(kind="mlp", hidden=(4,)))
     path = tmp_path / "joint.safetensors"
@@ -68,7 +68,7 @@ def test_from_pretrained_reads_no_data(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("size", "shape"), [(0, (None, None, 3)), (32, (32, 32, 3))])
-def test_from_pretrained_on_a_folder_that_is_gone(tmp_path, size, shape):
+def test_from_pretrained_works_without_image_folder(tmp_path, size, shape):
     config = image_config(dataset="folder", folder="gone", size=size, ways=3)
     save_model(tmp_path / "w.safetensors", config, (32, 48 if size == 0 else 32, 3))
     learner = Learner.from_pretrained(tmp_path / "w.safetensors")
@@ -81,7 +81,7 @@ def test_from_pretrained_on_a_folder_that_is_gone(tmp_path, size, shape):
 
 
 @pytest.mark.parametrize("size", [0, 8])
-def test_from_pretrained_fully_connected_on_images(tmp_path, size):
+def test_from_pretrained_supports_mlp_on_images(tmp_path, size):
     config = replace(image_config(dataset="folder", size=size), model=ModelConfig(kind="mlp", hidden=(4,)))
     save_model(tmp_path / "w.safetensors", config, (8, 8, 3))
     learner = Learner.from_pretrained(tmp_path / "w.safetensors")
@@ -90,7 +90,7 @@ def test_from_pretrained_fully_connected_on_images(tmp_path, size):
     assert learner.fit(images, [1, 2]).predict(images).shape == (2,)
 
 
-def test_from_pretrained_regression(tmp_path):
+def test_from_pretrained_supports_regression(tmp_path):
     model = ModelConfig(kind="mlp", hidden=(4,))
     save_model(tmp_path / "w.safetensors", Config(data=DataConfig(dataset="sinusoid"), model=model), (1,))
     learner = Learner.from_pretrained(tmp_path / "w.safetensors", steps=3)

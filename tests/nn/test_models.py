@@ -34,7 +34,7 @@ def test_conv4_shapes(side: tuple[int, int], downsample, features):
     assert jax.eval_shape(lambda m, x: m(x), model, images).shape == (7, 5)
 
 
-def test_published_sizes():
+def test_parameter_counts_match_papers():
     """Parameters of the papers' networks: 4 x (9 c f + 2 f) and the head (no bias before a normalisation)."""
     count = lambda model: sum(x.size for x in jax.tree.leaves(model))
     omniglot = eqx.filter_eval_shape(lambda: Conv4(5, image_shape=(28, 28, 1), key=KEY))
@@ -46,7 +46,7 @@ def test_published_sizes():
     assert count(eqx.filter_eval_shape(lambda: MLP(1, 1, key=KEY))) == 1761
 
 
-def test_conv4_is_its_parameters():
+def test_conv4_has_only_named_trainable_leaves():
     model = eqx.filter_eval_shape(lambda: Conv4(5, image_shape=(16, 16, 1), filters=2, key=KEY))
     check_trainable(model, "conv4")
     names = paths(model)
@@ -70,7 +70,7 @@ def test_conv4_promotes_mixed_dtypes(backend, channels, of_images, of_weights, m
     assert {x.dtype for x in jax.tree.leaves(slopes)} == {jnp.dtype(of_weights)}
 
 
-def test_convolution_of_mixed_dtypes_is_that_of_the_wider():
+def test_conv_of_mixed_dtypes_uses_wider_dtype():
     """To the bit, and two narrow arrays stay narrow."""
     x, w = (jax.random.normal(KEY, shape) for shape in ((2, 4, 4, 2), (5, 5, 2, 3)))
     narrow = w.astype(jnp.bfloat16)
@@ -78,12 +78,12 @@ def test_convolution_of_mixed_dtypes_is_that_of_the_wider():
     assert jax.eval_shape(conv, x.astype(jnp.bfloat16), narrow).dtype == jnp.bfloat16
 
 
-def test_small_images_are_refused():
+def test_conv4_rejects_small_images():
     with pytest.raises(InnerloopError, match=r"16 by 16, got \(28, 15, 1\); resize"):
         Conv4(5, image_shape=(28, 15, 1), key=KEY)
 
 
-def test_mlp_by_hand():
+def test_mlp_matches_numpy():
     """Two layers in NumPy; images are flattened; without hidden layers it is linear."""
     activations: dict[Any, Any] = {"relu": lambda x: np.maximum(x, 0), "tanh": np.tanh}
     for activation, function in activations.items():
@@ -98,7 +98,7 @@ def test_mlp_by_hand():
     assert MLP(4, 2, hidden=(), key=KEY).head.weight.shape == (4, 2)
 
 
-def test_normalised_mlp():
+def test_normalized_mlp_has_standardized_hidden_units():
     """Every hidden unit has mean zero and deviation one over the batch before its ReLU."""
     model = MLP(3, 2, hidden=(4,), activation="tanh", normalize=True, key=KEY)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32))
@@ -107,7 +107,7 @@ def test_normalised_mlp():
     np.testing.assert_allclose(before.std(0), 1, atol=0.02)
 
 
-def test_initial_weights():
+def test_initial_weight_distributions():
     """Glorot: uniform within sqrt(6 / (in + out)), deviation a / sqrt 3; or truncated normal of a deviation."""
     weights = np.asarray(glorot_uniform(KEY, (100, 100), 100, 100))
     limit = np.sqrt(6 / 200)

@@ -24,7 +24,7 @@ WAYS = 3
 
 
 @PRETRAINED
-def test_minilm_equals_the_original():
+def test_minilm_matches_reference_embeddings():
     """Tokens, and embeddings to 1e-5, as transformers computes them (tools/minilm_reference.py)."""
     pytest.importorskip("tokenizers")
     assert FOLDER is not None
@@ -55,7 +55,7 @@ def tiny():
         return problem()
 
 
-def test_the_meta_gradient_is_that_of_finite_differences(tiny):
+def test_meta_gradient_matches_finite_differences(tiny):
     _, model, tasks = tiny
     task, algorithm = tasks.sample(jax.random.key(3)), il.maml(model.loss(), il.InnerLoop(optax.sgd(0.1), 2))
     grads, _ = jax.jit(algorithm.meta_grad)(model.learnt, task)
@@ -68,7 +68,7 @@ def test_the_meta_gradient_is_that_of_finite_differences(tiny):
     np.testing.assert_allclose(slope, expected, rtol=1e-7)
 
 
-def test_what_is_learnt_is_adapters_and_head(tiny):
+def test_learnt_parameters_are_adapters_and_head(tiny):
     model, made, _ = tiny
     names = lambda tree: {
         jax.tree_util.keystr(path, simple=True, separator="/")
@@ -82,7 +82,7 @@ def test_what_is_learnt_is_adapters_and_head(tiny):
     }
 
 
-def test_new_adapters_change_nothing(tiny):
+def test_new_adapters_preserve_outputs(tiny):
     model, *_ = tiny
     adapted = with_lora(model, "blocks/*/attention/*_proj", 2, 3.0, jax.random.key(0))
     assert (
@@ -92,14 +92,14 @@ def test_new_adapters_change_nothing(tiny):
     np.testing.assert_array_equal(adapted(tokens), model(tokens))
 
 
-def test_padding_and_the_cut_below_the_adapters_change_nothing(tiny):
+def test_padding_and_precomputed_blocks_preserve_embeddings(tiny):
     model, *_ = tiny
     tokens = np.array([[[7, 8, 9, 0, 0], [4, 3, 0, 0, 0]]])
     found = embeddings(model.blocks[1:], hidden(model, 1, tokens))
     np.testing.assert_allclose(found[0, 0], model(jnp.array([7, 8, 9])), rtol=1e-5)
 
 
-def test_a_body_in_bfloat16_keeps_its_adapters_in_float32(tiny):
+def test_bfloat16_body_keeps_adapters_in_float32(tiny):
     _, model, tasks = tiny
     learnt = il.cast(model.learnt, jnp.float32)
     halved = model._replace(frozen=il.cast(model.frozen, jnp.bfloat16))
@@ -116,7 +116,7 @@ def test_a_body_in_bfloat16_keeps_its_adapters_in_float32(tiny):
     np.testing.assert_allclose(found[1].outer_loss, whole[1].outer_loss, rtol=0.05)
 
 
-def test_anil_moves_the_head_alone(tiny):
+def test_anil_adapts_only_head(tiny):
     _, model, tasks = tiny
     algorithm = il.anil(model.loss(), il.InnerLoop(optax.sgd(0.1), 1), head="head")
     adapted = jax.jit(algorithm.adapt)(model.learnt, tasks.sample(jax.random.key(4)).support)
@@ -124,7 +124,7 @@ def test_anil_moves_the_head_alone(tiny):
     assert np.any(adapted.head.weight != model.learnt.head.weight)
 
 
-def test_episodes_hold_texts_of_their_labels_each_once():
+def test_episodes_contain_distinct_texts_of_their_labels():
     numbers = jnp.arange(4)[:, None] * 10 + jnp.arange(6)
     counts = jnp.array([6, 5, 4, 6])
     for seed in range(20):
@@ -137,7 +137,7 @@ def test_episodes_hold_texts_of_their_labels_each_once():
         assert task.support.targets.tolist() == [0, 0, 1, 1, 2, 2]
 
 
-def test_all_inputs_of_a_key_are_of_the_same_texts():
+def test_episodes_use_same_texts_for_all_input_leaves():
     numbers, counts = jnp.arange(24).reshape(4, 6), jnp.full(4, 6)
     both = Hidden(numbers[..., None, None] * jnp.ones((1, 1, 5, 3)), jnp.ones((4, 6, 5), bool))
     one, other = (Episodes(x, counts, WAYS, 1, 2).sample(jax.random.key(5)) for x in (numbers, both))
@@ -155,14 +155,14 @@ def points():
 
 
 @pytest.mark.parametrize("strength", [0.1, 10.0])
-def test_logistic_regression_is_that_of_scikit_learn(points, strength):
+def test_logistic_regression_matches_scikit_learn(points, strength):
     support, queries = points
     theirs = LogisticRegression(C=strength, tol=1e-12, max_iter=10_000).fit(support.inputs, support.targets)
     found = jax.nn.softmax(logistic_regression(jax.tree.map(jnp.asarray, support), queries, WAYS, strength))
     np.testing.assert_allclose(found, theirs.predict_proba(queries), atol=1e-6)
 
 
-def test_the_nearest_mean_is_that_of_scikit_learn(points):
+def test_nearest_mean_matches_scikit_learn(points):
     support, queries = points
     theirs = NearestCentroid().fit(support.inputs, support.targets).predict(queries)
     np.testing.assert_array_equal(nearest_mean(jax.tree.map(jnp.asarray, support), queries, WAYS), theirs)
@@ -179,7 +179,7 @@ def test_texts_from_a_file(tmp_path):
         texts.from_file(path)
 
 
-def test_splits_share_no_label_and_no_text_is_of_two_labels():
+def test_splits_have_disjoint_labels_and_unambiguous_texts():
     many = {f"label {n}": [f"{n} {i}" for i in range(6)] + ["shared", f"{n} 0"] for n in range(40)}
     parts = texts.splits(many | {"few": ["a"]}, minimum=6, maximum=4)
     assert [len(part) for part in parts] == [24, 6, 10]

@@ -15,7 +15,7 @@ from innerloop.nn.layers import ConvBlock
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("side", [7, 8])
-def test_moments_of_the_output_without_the_output(side: int, stride: int):
+def test_output_moments_match_moments_of_convolution(side: int, stride: int):
     """w^T m and w^T C w, with padding counted, around images that are far from zero."""
     draw = normal(side)
     x, w = draw(6, side, side, 3) + 5, draw(3, 3, 3, 4)
@@ -40,7 +40,7 @@ def plain(block: ConvBlock, x: jax.Array, reference: int | None) -> jax.Array:
 @pytest.mark.parametrize("channels", [1, 5], ids=["in blocks", "at once"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("reference", [None, 4])
-def test_block_is_the_papers_block(reference: int | None, stride: int, channels: int):
+def test_conv_block_matches_papers_definition(reference: int | None, stride: int, channels: int):
     """Value, gradient and a Hessian-vector product, with scales of both signs."""
     draw = normal(3)
     block = ConvBlock(channels, 3, stride=stride, key=jax.random.key(0))
@@ -59,7 +59,7 @@ def test_block_is_the_papers_block(reference: int | None, stride: int, channels:
         assert np.abs(b).max() > 1e-3
 
 
-def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch):
+def test_conv_then_is_independent_of_block_size(monkeypatch: pytest.MonkeyPatch):
     """All images at once or one at a time, also in the derivative of the images."""
     draw = normal(4)
     x, w = jnp.asarray(draw(6, 5, 5, 2)), jnp.asarray(draw(3, 3, 2, 3))

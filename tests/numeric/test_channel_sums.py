@@ -18,7 +18,7 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 
-def test_values():
+def test_channel_moments_match_numpy():
     mean, variance = channel_moments(jnp.asarray(X))
     np.testing.assert_allclose(channel_mean(jnp.asarray(X)), X.mean((0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(mean, X.mean((0, 1, 2)), rtol=1e-12)
@@ -28,7 +28,7 @@ def test_values():
     )
 
 
-def test_derivatives_of_three_orders_under_vmap():
+def test_channel_moments_three_derivative_orders_under_vmap():
     """Of a function of both moments and of a product with a spread vector, against the plain operations."""
     v, along = normal(4)(2), normal(5)(4, 5, 3, 2)
     plain_moments = lambda x: (x.mean((0, 1, 2)), x.var((0, 1, 2)))
@@ -52,7 +52,7 @@ def test_derivatives_of_three_orders_under_vmap():
 
 
 @pytest.mark.parametrize("far", [0.0, 1e3, 1e5])
-def test_a_first_example_like_no_other_costs_few_digits(far: float):
+def test_channel_moments_are_accurate_with_outlier_first_example(far: float):
     """Rounding grows by no more than the number of examples, wherever the first one lies."""
     x = np.random.default_rng(0).normal(size=(64, 8, 8, 1)).astype(np.float32) + np.float32(7.0)
     x[0] += np.float32(far)
@@ -71,7 +71,7 @@ def test_a_first_example_like_no_other_costs_few_digits(far: float):
         (jnp.bfloat16, jnp.bfloat16, jnp.bfloat16),
     ],
 )
-def test_dtypes_are_promoted(inputs, params, expected, backend: str, monkeypatch: pytest.MonkeyPatch):
+def test_batch_norm_promotes_dtypes(inputs, params, expected, backend: str, monkeypatch: pytest.MonkeyPatch):
     """As by the plain operations; and a long sum of half floats does not overflow."""
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     x = jnp.asarray(100 + X, inputs)
@@ -82,7 +82,9 @@ def test_dtypes_are_promoted(inputs, params, expected, backend: str, monkeypatch
     assert channel_mean(jnp.full((5000, 2), 60, inputs)).tolist() == [60.0, 60.0]
 
 
-def test_calls_outside_of_jit_compile_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+def test_batch_norm_gradient_outside_jit_compiles_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     norm, x = BatchNorm(2), jnp.asarray(X)
     loss = lambda norm: norm(x).sum()
@@ -96,7 +98,7 @@ def test_calls_outside_of_jit_compile_once(monkeypatch: pytest.MonkeyPatch, capl
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_within_shard_map_that_checks_what_varies(backend: str, monkeypatch: pytest.MonkeyPatch):
+def test_channel_sums_within_shard_map_match_single_device(backend: str, monkeypatch: pytest.MonkeyPatch):
     """Parameters or inputs may be the same on all devices, and the other of each."""
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -116,7 +118,7 @@ def test_within_shard_map_that_checks_what_varies(backend: str, monkeypatch: pyt
             np.testing.assert_allclose(found[number], expected, rtol=1e-9, atol=1e-10)
 
 
-def test_layers_are_those_of_a_cpu(monkeypatch: pytest.MonkeyPatch):
+def test_gpu_layers_match_cpu_layers(monkeypatch: pytest.MonkeyPatch):
     wide = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float64), tree)
     norm, block = wide((BatchNorm(2), ConvBlock(2, 3, stride=1, key=jax.random.key(0))))
     images = jnp.asarray(normal(6)(3, 16, 16, 2))

@@ -35,7 +35,7 @@ def context_case() -> tuple[Any, Any, Task]:
     return mean_squared_error(with_context), {"shared": shared, "context": jnp.zeros(2)}, task
 
 
-def test_cavia_is_anil_on_the_context_without_its_start():
+def test_cavia_matches_anil_with_constant_initial_context():
     loss, params, task = context_case()
     grads, info = jax.jit(cavia(loss, InnerLoop(SGD, STEPS)).meta_grad)(params, task)
     expected, other = jax.jit(anil(loss, InnerLoop(SGD, STEPS), head="context").meta_grad)(params, task)
@@ -45,14 +45,14 @@ def test_cavia_is_anil_on_the_context_without_its_start():
     np.testing.assert_allclose(info.outer_loss, other.outer_loss, rtol=1e-14)
 
 
-def test_cavia_adapts_the_context_alone():
+def test_cavia_adapts_only_context():
     loss, params, task = context_case()
     adapted: Any = cavia(loss, InnerLoop(SGD, STEPS)).adapt(params, task.support)
     jax.tree.map(np.testing.assert_array_equal, adapted["shared"], params["shared"])
     assert np.all(np.abs(adapted["context"]) > 1e-3)
 
 
-def test_cavia_takes_any_selection():
+def test_cavia_accepts_any_context_selection():
     """Two arrays of context, and a start other than zero."""
     loss, params, task = mlp_case()
     algorithm = cavia(loss, InnerLoop(SGD, STEPS), context=["body/b", "head/b"])
@@ -75,7 +75,7 @@ def stream(items: int) -> Task:
     return Task(Batch(draw(items, 5, 3), draw(items, 5, 2)), None)
 
 
-def test_a_stream_of_one_item_is_joint_training():
+def test_online_maml_on_single_item_matches_joint_training():
     _, params, _ = mlp_case()
     task = stream(1)
     found, info = jax.jit(online_maml(item_loss, InnerLoop(SGD, 1)).meta_grad)(params, task)
@@ -85,7 +85,7 @@ def test_a_stream_of_one_item_is_joint_training():
     np.testing.assert_allclose(info.outer_loss, other.outer_loss, rtol=1e-14)
 
 
-def test_online_maml_by_a_loop_by_hand():
+def test_online_maml_matches_manual_loop():
     """Each loss is taken before the step that learns from its item; the last step is of no use to any loss."""
     _, params, _ = mlp_case()
     task = stream(4)
@@ -109,7 +109,7 @@ def test_online_maml_by_a_loop_by_hand():
     assert differ(first, expected) > 1e-2
 
 
-def test_a_random_loss_has_a_key_for_every_item():
+def test_random_loss_receives_key_per_item():
     _, params, _ = mlp_case()
     task, key = stream(3), jax.random.key(5)
 
@@ -149,7 +149,7 @@ def recurrent(params: Any, item: Batch, *, state: jax.Array) -> tuple[jax.Array,
 
 
 @pytest.mark.parametrize("differentiate", [True, False])
-def test_a_state_along_the_stream(differentiate: bool):
+def test_online_maml_carries_state_along_stream(differentiate: bool):
     """The meta-gradient flows through it if asked for; the auxiliary outputs are means along the stream."""
     _, params, _ = mlp_case()
     task = stream(3)
@@ -175,7 +175,7 @@ def test_a_state_along_the_stream(differentiate: bool):
 
 
 @pytest.mark.parametrize(("differentiate", "derivative"), [(True, "unrolled"), (False, "mixed")])
-def test_an_outer_loss_along_the_stream(differentiate: bool, derivative: Any):
+def test_online_maml_with_separate_outer_loss(differentiate: bool, derivative: Any):
     """Of another kind, at the parameters and the state before each step; it has a key of its own for every item."""
     _, params, _ = mlp_case()
     task, key = stream(3), jax.random.key(3)
@@ -214,7 +214,7 @@ def test_an_outer_loss_along_the_stream(differentiate: bool, derivative: Any):
     assert set(algorithm.trajectory(params, task.support, key=key).aux) == {"square"}
 
 
-def test_the_state_carries_gradient():
+def test_online_maml_differentiates_state():
     _, params, _ = mlp_case()
     made = lambda flows: online_maml(
         Loss(recurrent, state=jnp.zeros(4), aux=True, differentiate_state=flows), InnerLoop(SGD, 3)
@@ -231,7 +231,7 @@ class Streams:
         return Task(Batch(draw(0, 4, 5, 3), draw(1, 4, 5, 2)), None)
 
 
-def test_streams_in_an_outer_loop():
+def test_outer_loop_trains_on_streams():
     _, params, _ = mlp_case()
     algorithm, key = online_maml(item_loss, InnerLoop(SGD, 4)), jax.random.key(1)
     loop = OuterLoop(algorithm, optax.sgd(1.0), Streams(), meta_batch=2)
@@ -244,12 +244,12 @@ def test_streams_in_an_outer_loop():
     assert_close(state.params, expected, 1e-12)
 
 
-def test_streams_need_items():
+def test_online_maml_rejects_zero_steps():
     with pytest.raises(InnerloopError, match="at least one step, got 0"):
         online_maml(item_loss, InnerLoop(SGD, 0))
 
 
-def test_no_item_of_a_stream_is_left_out():
+def test_online_maml_rejects_stream_longer_than_steps():
     """Else a longer text would be cut without a word."""
     _, params, _ = mlp_case()
     algorithm = online_maml(item_loss, InnerLoop(SGD))
@@ -259,7 +259,7 @@ def test_no_item_of_a_stream_is_left_out():
             jax.jit(run)(params, stream(4))
 
 
-def test_an_outer_loss_that_is_not_one_float():
+def test_non_scalar_outer_loss_raises():
     """Its mean along the stream would be one."""
     _, params, _ = mlp_case()
     algorithm = online_maml(item_loss, InnerLoop(SGD, 4), outer_loss_fn=lambda params, item: item.targets)
@@ -275,7 +275,7 @@ class Split(OnlineMAML):
         return super().trajectory(meta_params, halves, *rest, **more)
 
 
-def test_where_a_stream_diverges():
+def test_divergence_in_stream_names_inner_step():
     """Also if the algorithm makes the items from the support set itself."""
     _, params, _ = mlp_case()
     task = stream(4)
@@ -286,7 +286,7 @@ def test_where_a_stream_diverges():
         Split(item_loss, InnerLoop(SGD, 2, stream=True)).adapt(params, wrong)
 
 
-def test_cavia_by_finite_differences():
+def test_cavia_matches_finite_differences():
     loss, params, task = context_case()
     found = check_meta_gradient(cavia(loss, InnerLoop(SGD, STEPS)), params, task)
     assert found.passed  # the initial context is a constant by definition

@@ -52,7 +52,7 @@ def in_pieces(loop, params, cuts):
 
 
 @pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
-def test_pieces_are_the_whole(loop):
+def test_continued_inner_loop_matches_uninterrupted_loop(loop):
     """Values, keys, minibatches, model state, observations and meta-gradients."""
 
     @jax.jit
@@ -66,7 +66,7 @@ def test_pieces_are_the_whole(loop):
     assert abs(whole[1]["body"]).max() > 1e-3
 
 
-def test_a_state_of_another_loop_is_refused():
+def test_unroll_rejects_start_state_of_different_loop():
     params = jax.tree.map(jnp.asarray, PARAMS)
     loop = InnerLoop(optax.adam(0.1), 0, select="head")
     end = unroll(LOSS, loop, params, SUPPORT, key=KEY).end

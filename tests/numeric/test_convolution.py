@@ -51,7 +51,7 @@ def everything(convolve: Callable, kernel: int, stride: int) -> list[jax.Array]:
 
 
 @pytest.mark.parametrize(("processor", "kernel", "stride"), EVERY + INTERPRETED)
-def test_value_and_derivatives_of_three_orders(processor, kernel: int, stride: int):
+def test_conv_value_and_three_derivative_orders_match_xla(processor, kernel: int, stride: int):
     """Against XLA's own."""
     more = {} if processor is cpu_conv else {"precision": "highest"}
     bound = lambda x, w, stride: processor.conv_p.bind(x, w, stride=stride, **more)
@@ -65,7 +65,9 @@ def test_value_and_derivatives_of_three_orders(processor, kernel: int, stride: i
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("own_kernels", [True, False])
-def test_vectorised_over_tasks(own_kernels: bool, dtype, backend: str, monkeypatch: pytest.MonkeyPatch):
+def test_conv_under_vmap_matches_single_tasks(
+    own_kernels: bool, dtype, backend: str, monkeypatch: pytest.MonkeyPatch
+):
     """vmap of the gradient, and the gradient of a vmap, are those of each task."""
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     draw = normal(5)
@@ -102,7 +104,7 @@ NARROW = Tiles(rows=32, channels=16, filters=16)
         (16, 32, 3, 2, 9, {"tiles": NARROW, "FLAT": 0}),
     ],
 )
-def test_pallas_for_several_tasks(
+def test_pallas_conv_under_vmap_matches_patches(
     channels: int,
     filters: int,
     kernel: int,
@@ -131,7 +133,7 @@ def test_pallas_for_several_tasks(
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
-def test_tiles_are_those_that_were_measured():
+def test_tiles_for_returns_measured_tiles():
     """By map, precision, size of the window and width of the result; anything else has the default."""
     known = json.loads(MEASURED.read_text())
     assert tiles_for("conv", "highest", 27, 32) == Tiles(**known["conv float32 flat-narrow"])
@@ -142,19 +144,19 @@ def test_tiles_are_those_that_were_measured():
 
 
 @pytest.mark.parametrize("maximum", [1, 1 << 31])
-def test_what_pallas_cannot_index_goes_by_patches(maximum: int, monkeypatch: pytest.MonkeyPatch):
+def test_pallas_conv_falls_back_to_patches_beyond_index_range(maximum: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pallas_conv, "INDEXED", maximum)
     assert by_patches(jnp.float64) == (maximum == 1)
 
 
-def test_a_gpu_takes_other_floats_by_patches(monkeypatch: pytest.MonkeyPatch):
+def test_pallas_conv_uses_patches_for_float64_and_bfloat16(monkeypatch: pytest.MonkeyPatch):
     """The tiles sum in float32."""
     monkeypatch.setattr(pallas_conv, "interpreted", lambda: False)
     assert by_patches(jnp.float64)
     assert by_patches(jnp.bfloat16)
 
 
-def test_the_cpu_beside_a_gpu_convolves_by_patches(monkeypatch: pytest.MonkeyPatch):
+def test_pallas_conv_on_cpu_of_gpu_process_matches_xla(monkeypatch: pytest.MonkeyPatch):
     """What a process with a GPU computes on its CPU, by `jax.default_device` for example."""
     for module in (pallas_conv, pallas_window):
         monkeypatch.setattr(module, "interpreted", lambda: False)
@@ -172,7 +174,7 @@ def by_patches(dtype) -> bool:
     return "concatenate" in jax.jit(bound).lower(*shapes).as_text()
 
 
-def test_blocks_of_images_fit_the_cache_and_divide():
+def test_image_block_size_fits_cache_and_divides_batch():
     """28 x 28 x 64 in float64: 3.6 MB of patches an image, so one at a time; small ones all at once."""
     fitting = lambda x: images_in_a_block(x, 9 * x.shape[-1], 1, BLOCK_BYTES)
     assert fitting(jnp.zeros((6, 28, 28, 64))) == 1
@@ -181,7 +183,7 @@ def test_blocks_of_images_fit_the_cache_and_divide():
 
 
 @pytest.mark.parametrize("side", range(3, 9))
-def test_a_single_window_by_hand(side: int):
+def test_conv_corner_window_counts_places_inside_image(side: int):
     """Output (0, 0) of a SAME convolution of ones with ones counts the places inside the image."""
     before, _ = same_padding(side, 3, 2)
     ones = jnp.ones((1, side, side, 1))
@@ -190,14 +192,14 @@ def test_a_single_window_by_hand(side: int):
     assert found[0, 0, 0, 0] == (3 - before) ** 2
 
 
-def test_patches_hold_every_window():
+def test_patches_contain_each_window():
     """patch = (row offset, column offset, channel), checked element by element in the interior."""
     x = np.arange(2 * 5 * 5 * 2.0).reshape(2, 5, 5, 2)
     rows = patches(jnp.asarray(x), 3, 1)
     np.testing.assert_array_equal(rows[1, 2, 3], x[1, 1:4, 2:5].reshape(-1))
 
 
-def test_the_backend_and_the_channels_decide(monkeypatch: pytest.MonkeyPatch):
+def test_conv_implementation_depends_on_backend_and_channels(monkeypatch: pytest.MonkeyPatch):
     """On a CPU patches of images and own maps for the rest, on a GPU own maps; elsewhere XLA's own operation."""
 
     def used(channels: int) -> str:
@@ -214,7 +216,7 @@ def test_the_backend_and_the_channels_decide(monkeypatch: pytest.MonkeyPatch):
     assert "conv_general_dilated" in used(4)
 
 
-def test_on_a_gpu_tasks_are_the_batch_of_a_product(monkeypatch: pytest.MonkeyPatch):
+def test_gpu_conv_batches_tasks_without_convolutions_or_loops(monkeypatch: pytest.MonkeyPatch):
     """However two axes of tasks are mapped, in the second order too: no convolution, and no loop over tasks."""
     draw = normal(6)
     x, w = draw(2, 3, 4, 6, 6, 5), draw(2, 3, 3, 3, 5, 4)
@@ -232,7 +234,7 @@ def test_on_a_gpu_tasks_are_the_batch_of_a_product(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("bytes_of_a_block", [1, 3 * 8 * 36 * 9 * 5])
-def test_on_a_gpu_patches_are_made_in_blocks(bytes_of_a_block: int, monkeypatch: pytest.MonkeyPatch):
+def test_gpu_conv_in_blocks_matches_single_block(bytes_of_a_block: int, monkeypatch: pytest.MonkeyPatch):
     """One image a block or two of six: the same values and derivatives."""
     draw = normal(8)
     x, w = draw(6, 6, 6, 5), draw(3, 3, 5, 4)
@@ -249,7 +251,7 @@ def test_on_a_gpu_patches_are_made_in_blocks(bytes_of_a_block: int, monkeypatch:
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_no_examples_or_no_filters(backend: str, monkeypatch: pytest.MonkeyPatch):
+def test_conv_accepts_zero_examples_or_filters(backend: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     for channels in (1, 16):
         found = conv(jnp.ones((0, 5, 5, channels)), jnp.ones((3, 3, channels, 4)), 2)
@@ -261,7 +263,9 @@ def test_no_examples_or_no_filters(backend: str, monkeypatch: pytest.MonkeyPatch
     ("capability", "expected"),
     [("9.0", "pallas"), ("8.0", "pallas"), ("7.5", "patches"), ("gfx90a", "patches")],
 )
-def test_the_convolution_of_a_gpu_is_chosen(capability: str, expected: str, monkeypatch: pytest.MonkeyPatch):
+def test_gpu_conv_selected_by_capability_and_environment(
+    capability: str, expected: str, monkeypatch: pytest.MonkeyPatch
+):
     """Pallas where it runs, unless the user says otherwise; a device of NVIDIA's tells what it can."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     x, w = jnp.ones((2, 4, 4, 16)), jnp.ones((3, 3, 16, 2))
@@ -279,7 +283,9 @@ def test_the_convolution_of_a_gpu_is_chosen(capability: str, expected: str, monk
 
 @pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="later releases want to know which GPU")
 @pytest.mark.parametrize("precision", ["highest", "tensorfloat32", "BF16_BF16_F32"])
-def test_the_kernels_of_all_orders_are_lowered_to_triton(precision: str, monkeypatch: pytest.MonkeyPatch):
+def test_pallas_kernels_of_all_derivative_orders_lower_to_triton(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+):
     """The three maps for several tasks: forward, gradients, and the gradient of those."""
     for module in (pallas_conv, pallas_window):
         monkeypatch.setattr(module, "interpreted", lambda: False)

@@ -23,7 +23,7 @@ CONV = [("smooth conv", "adam", "all", 2), ("smooth conv", "momentum", "head", 3
 
 
 @pytest.mark.parametrize(("case", "rule", "split", "steps"), MLP + LONG + CONV)
-def test_every_mode_gives_the_same_gradient(case: str, rule: str, split: str, steps: int):
+def test_derivative_modes_give_same_meta_gradient(case: str, rule: str, split: str, steps: int):
     loss, params, task = CASES[case]()
     modes = {
         mode: SPLITS[split](loss, InnerLoop(RULES[rule](), steps, derivative=mode))
@@ -38,7 +38,7 @@ def test_every_mode_gives_the_same_gradient(case: str, rule: str, split: str, st
 
 
 @pytest.mark.parametrize("mode", ["rematerialised", "mixed"])
-def test_minibatches_in_every_mode(mode):
+def test_derivative_modes_agree_with_minibatches(mode):
     """The data of a step are indexed inside the scan; the modes must agree there too."""
     loss, params, task = mlp_case()
     plain = anil(loss, InnerLoop(RULES["sgd"](), 4, minibatch=2))
@@ -46,7 +46,7 @@ def test_minibatches_in_every_mode(mode):
     assert_close(gradient(other, params, task), gradient(plain, params, task), 1e-12)
 
 
-def test_mixed_mode_differentiates_the_data():
+def test_mixed_mode_differentiates_support_inputs():
     """phi holds floats (inputs) and integers (class numbers): the first get their cotangent, the second none."""
     loss, params, task = CASES["smooth conv"]()
 
@@ -61,7 +61,7 @@ def test_mixed_mode_differentiates_the_data():
     assert_close(slopes[0], slopes[1], 1e-12)
 
 
-def test_mixed_mode_differentiates_the_losses_too():
+def test_mixed_mode_differentiates_support_losses():
     """What is learnt from the support losses themselves, here their sum, reaches parameters and data."""
     loss, params, task = mlp_case()
 
@@ -78,7 +78,7 @@ def test_mixed_mode_differentiates_the_losses_too():
 
 @pytest.mark.parametrize("mode", ["unrolled", "mixed"])
 @pytest.mark.parametrize("make", [anil, boil, maml])
-def test_hoisting_changes_no_gradient(make, mode, monkeypatch: pytest.MonkeyPatch):
+def test_hoisting_preserves_gradient(make, mode, monkeypatch: pytest.MonkeyPatch):
     """For what moves and for what is frozen."""
     loss, params, task = mlp_case()
     inner = InnerLoop(RULES["momentum"](), 3, derivative=mode)
@@ -89,7 +89,7 @@ def test_hoisting_changes_no_gradient(make, mode, monkeypatch: pytest.MonkeyPatc
         assert_close(hoisted[part], plain[part], 1e-13)
 
 
-def test_hoisting_leaves_what_depends_on_nothing(monkeypatch: pytest.MonkeyPatch):
+def test_hoisting_handles_constants_and_unused_head(monkeypatch: pytest.MonkeyPatch):
     """A loss with constants, a part without parameters, and an output that never meets the head."""
     loss, params, task = mlp_case()
     constant = np.arange(6.0).reshape(3, 2)
@@ -123,7 +123,7 @@ def equations(jaxpr: Any, name: str, inside: bool = False) -> tuple[int, int]:
     return outside_count, inside_count
 
 
-def test_what_the_examples_alone_decide_is_computed_once():
+def test_computations_on_data_alone_are_hoisted():
     """Where all parameters move too: a sort of the support set stands before the three steps."""
     loss, params, task = mlp_case()
     sorting = lambda params, batch: loss(params, Batch(jnp.sort(batch.inputs, 0), batch.targets))
@@ -149,7 +149,7 @@ def test_anil_computes_the_features_once():
     assert features_in(maml, 2) == (0, 1)
 
 
-def test_first_order_gradients_do_not_depend_on_the_mode():
+def test_first_order_gradient_is_independent_of_mode():
     loss, params, task = mlp_case()
     found = [
         gradient(fomaml(loss, InnerLoop(RULES["adam"](), 3, derivative=mode)), params, task)

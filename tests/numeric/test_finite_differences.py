@@ -42,20 +42,20 @@ def errors(make, case: str, rule: optax.GradientTransformation, h: float) -> np.
     ("make", "rule"),
     [(maml, "sgd"), (maml, "momentum"), (maml, "adam"), (anil, "sgd"), (anil, "adam"), (boil, "momentum")],
 )
-def test_mlp(make, rule: str):
+def test_mlp_meta_gradient_matches_finite_differences(make, rule: str):
     assert errors(make, "mlp", RULES[rule](), 1e-6).max() < 1e-7
 
 
 @pytest.mark.parametrize("make", [maml, anil])
-def test_convolutions(make):
+def test_conv_meta_gradient_matches_finite_differences(make):
     assert errors(make, "smooth conv", optax.sgd(0.1), 1e-6).max() < 1e-7
 
 
-def test_conv4():
+def test_conv4_meta_gradient_matches_finite_differences():
     """ReLU has kinks: a smaller step meets fewer of them, and its rounding is 1e-16 / 1e-8 of the loss."""
     assert np.median(errors(maml, "conv4", optax.sgd(0.1), 1e-8)) < 1e-5
 
 
-def test_first_order_gradients_are_told_apart():
+def test_first_order_gradient_fails_finite_differences():
     """What the second derivatives are worth: the same comparison fails without them."""
     assert errors(fomaml, "mlp", optax.sgd(0.1), 1e-6).min() > 1e-2

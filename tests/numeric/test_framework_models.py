@@ -153,7 +153,7 @@ def same(a: Any, b: Any, tolerance: float = 1e-10) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, tolerance, tolerance), a, b)
 
 
-def test_parameters_statistics_and_losses_are_those_of_the_framework_s_own_loop(case: Case):
+def test_inner_loop_matches_framework_training_loop(case: Case):
     task = one_task()
     algorithm = maml(case.loss, INNER)
     trajectory = algorithm.trajectory(case.params, task.support, key=KEY)
@@ -164,7 +164,7 @@ def test_parameters_statistics_and_losses_are_those_of_the_framework_s_own_loop(
     assert not np.allclose(jax.tree.leaves(adapted.state)[-1], jax.tree.leaves(case.loss.state)[-1])
 
 
-def test_every_step_and_the_query_have_a_mask_of_their_own(case: Case):
+def test_dropout_mask_differs_between_steps_and_query(case: Case):
     task = one_task()._replace(query=one_task().support)
     algorithm = maml(case.loss, INNER)
     masks = [*algorithm.trajectory(case.params, task.support, key=KEY).aux]
@@ -173,7 +173,7 @@ def test_every_step_and_the_query_have_a_mask_of_their_own(case: Case):
     assert len({np.asarray(mask).tobytes() for mask in masks}) == STEPS + 1
 
 
-def test_the_same_key_gives_the_same_bits_and_another_other_ones(case: Case):
+def test_adapt_is_deterministic_for_a_given_key(case: Case):
     task, algorithm = one_task(), maml(case.loss, INNER)
     adapt = lambda key: jax.tree.map(np.asarray, algorithm.adapt(case.params, task.support, key=key))
     one, again, other = adapt(KEY), adapt(KEY), adapt(jax.random.key(8))
@@ -181,7 +181,7 @@ def test_the_same_key_gives_the_same_bits_and_another_other_ones(case: Case):
     assert not all(map(np.array_equal, jax.tree.leaves(one.params), jax.tree.leaves(other.params)))
 
 
-def test_the_outer_loop_takes_the_mean_and_resumes(case: Case):
+def test_outer_loop_averages_meta_gradients_and_resumes(case: Case):
     """Two updates at once on one device, one after the other on two, and by the meta-gradients of the tasks."""
     algorithm, tasks = maml(case.loss, INNER), Tasks()
     make = partial(OuterLoop, algorithm, optax.sgd(0.1), tasks, meta_batch=2)
@@ -200,7 +200,7 @@ def test_the_outer_loop_takes_the_mean_and_resumes(case: Case):
     same(resumed.params, expected)
 
 
-def test_evaluation_starts_every_task_from_the_initial_statistics(case: Case):
+def test_evaluate_starts_each_task_from_initial_statistics(case: Case):
     algorithm, tasks = maml(case.loss, INNER), Tasks()
     curve = evaluate(algorithm, case.params, tasks, key=KEY, num_tasks=2)
     key = jax.random.fold_in(KEY, 1)
@@ -212,7 +212,7 @@ def test_evaluation_starts_every_task_from_the_initial_statistics(case: Case):
     same(losses[0], case.loss(adapted, task.query, key=jax.random.fold_in(loss_key(key), QUERY)))
 
 
-def test_recurrent_layers_of_flax():
+def test_maml_adapts_flax_rnn():
     nnx = pytest.importorskip("flax.nnx")
     cell = nnx.LSTMCell(3, 4, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     graph, params, rest = nnx.split(nnx.RNN(cell), nnx.Param, ...)

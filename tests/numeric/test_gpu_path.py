@@ -26,7 +26,7 @@ def of_the_cpu():
 
 
 @pytest.mark.parametrize("derivative", ["unrolled", "mixed"])
-def test_a_batch_of_meta_gradients_is_that_of_the_cpu(
+def test_gpu_path_meta_gradients_match_xla_convolutions(
     derivative, of_the_cpu, monkeypatch: pytest.MonkeyPatch
 ):
     """Two convolutional layers with normalisation and pooling, three tasks at once."""

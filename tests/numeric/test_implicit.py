@@ -37,7 +37,7 @@ def problem() -> tuple[jax.Array, Task]:
 
 
 @pytest.mark.parametrize("proximal", [0.5, 3.0])
-def test_a_quadratic_in_closed_form(proximal: float):
+def test_imaml_matches_closed_form_on_quadratic(proximal: float):
     """w = (A + l I)^-1 (A c + l theta), and dw/dtheta = l (A + l I)^-1."""
     theta, task = problem()
     (a, c), (b, d) = task
@@ -52,7 +52,7 @@ def test_a_quadratic_in_closed_form(proximal: float):
     np.testing.assert_allclose(info.inner_losses[-1], loss(w, task.support), rtol=1e-12)
 
 
-def test_a_strong_pull_leaves_the_gradient_at_theta():
+def test_imaml_with_strong_proximal_term_gives_plain_gradient():
     """Error of the order of 1 / lambda."""
     theta, task = problem()
     expected = jax.grad(loss)(theta, task.query)
@@ -64,7 +64,7 @@ def test_a_strong_pull_leaves_the_gradient_at_theta():
     np.testing.assert_allclose(apart[0] / apart[1], 100, rtol=1e-3)
 
 
-def test_a_weak_pull_leaves_nothing_to_learn():
+def test_imaml_gradient_vanishes_with_weak_proximal_term():
     """The solution is the task's own minimum wherever theta is: the gradient is lambda A^-1 B (c - d), and vanishes."""
     theta, task = problem()
     (a, c), (b, d) = task
@@ -75,7 +75,7 @@ def test_a_weak_pull_leaves_nothing_to_learn():
 
 
 @pytest.mark.parametrize("select", [None, "head"])
-def test_it_is_maml_through_a_converged_proximal_loop(select: str | None):
+def test_imaml_matches_maml_through_converged_proximal_loop(select: str | None):
     """MAML differentiates 150 steps of the same rule. For what is frozen, theta stands in the pull as well."""
     loss, params, task = mlp_case()
     proximal, rule = 30.0, optax.sgd(0.02)
@@ -95,7 +95,7 @@ def test_it_is_maml_through_a_converged_proximal_loop(select: str | None):
     np.testing.assert_allclose(info.outer_loss, value, rtol=1e-12)
 
 
-def test_frozen_parameters_by_finite_differences():
+def test_frozen_parameter_gradients_match_finite_differences():
     """The body moves the solution of the head: its gradient has a cross term."""
     loss, params, task = mlp_case()
     algorithm = imaml(loss, InnerLoop(optax.sgd(0.1), 300, select="head"), proximal=2.0, cg_steps=20)
@@ -106,7 +106,7 @@ def test_frozen_parameters_by_finite_differences():
 
 
 @pytest.mark.parametrize(("rule", "steps"), [(optax.sgd(0.1, momentum=0.9), 400), (optax.lbfgs(), 25)])
-def test_any_rule_reaches_the_solution(rule: optax.GradientTransformation, steps: int):
+def test_imaml_converges_with_momentum_and_lbfgs(rule: optax.GradientTransformation, steps: int):
     """L-BFGS searches along lines of the loss with its proximal term, and is there in a few steps."""
     theta, task = problem()
     (a, c), _ = task
@@ -114,7 +114,7 @@ def test_any_rule_reaches_the_solution(rule: optax.GradientTransformation, steps
     assert_close(imaml(loss, InnerLoop(rule, steps), proximal=2.0).adapt(theta, task.support), w, 1e-7)
 
 
-def test_few_conjugate_gradients_are_not_the_solution():
+def test_cg_steps_option_changes_meta_gradient():
     """One is not enough for a matrix with four eigenvalues; the option is used."""
     theta, task = problem()
     one, all_ = (
@@ -127,7 +127,7 @@ def test_few_conjugate_gradients_are_not_the_solution():
     ("steps", "cg_steps", "advice"),
     [(5, 20, "or smaller inner steps, or a larger `proximal`"), (400, 1, "`cg_steps`")],
 )
-def test_residuals_say_what_has_not_converged(steps: int, cg_steps: int, advice: str):
+def test_residuals_report_unconverged_solver(steps: int, cg_steps: int, advice: str):
     """Those of a quadratic by hand: with one conjugate gradient, x = v (v'v / v'Mv)."""
     theta, task = problem()
     algorithm = imaml(loss, InnerLoop(optax.sgd(0.2), steps), proximal=0.5, cg_steps=cg_steps)
@@ -157,12 +157,12 @@ def test_residuals_say_what_has_not_converged(steps: int, cg_steps: int, advice:
         ({"cg_steps": 0}, "1 or more"),
     ],
 )
-def test_options_that_make_no_sense(options: dict, message: str):
+def test_invalid_options_raise(options: dict, message: str):
     with pytest.raises(InnerloopError, match=message):
         imaml(loss, InnerLoop(optax.sgd(0.1)), **options)
 
 
 @pytest.mark.parametrize("fields", [{"random": True}, {"state": 0.0}])
-def test_losses_that_have_no_solution(fields: dict):
+def test_random_or_stateful_losses_raise(fields: dict):
     with pytest.raises(InnerloopError, match="function of parameters and batch alone; use maml"):
         imaml(Loss(loss, **fields), InnerLoop(optax.sgd(0.1)))

@@ -17,7 +17,7 @@ from innerloop.engine.loss import Loss
 from innerloop.engine.types import Batch, LossFn, Task
 
 
-def test_zero_steps_make_maml_fomaml_and_the_plain_gradient_equal():
+def test_zero_steps_reduce_maml_and_fomaml_to_plain_gradient():
     """theta_0 = theta, and an empty product is I."""
     loss, params, task = mlp_case()
     plain = jax.grad(loss)(params, task.query)
@@ -25,7 +25,7 @@ def test_zero_steps_make_maml_fomaml_and_the_plain_gradient_equal():
         assert_close(gradient(algorithm, params, task), plain, 1e-14)
 
 
-def test_a_linear_inner_loss_makes_maml_and_fomaml_equal():
+def test_maml_equals_fomaml_for_linear_inner_loss():
     """Its Hessian is zero, so every I - alpha H_i is I; the query loss is still curved."""
     loss, params, task = mlp_case()
 
@@ -38,7 +38,7 @@ def test_a_linear_inner_loss_makes_maml_and_fomaml_equal():
     assert_close(second, first, 1e-13)
 
 
-def test_a_curved_inner_loss_does_not():
+def test_maml_differs_from_fomaml_for_curved_inner_loss():
     loss, params, task = mlp_case()
     assert (
         differ(gradient(fomaml(loss, sgd(3)), params, task), gradient(maml(loss, sgd(3)), params, task)) > 0.1
@@ -46,7 +46,7 @@ def test_a_curved_inner_loss_does_not():
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
-def test_the_product_of_hessians(steps: int):
+def test_maml_gradient_matches_product_of_hessians(steps: int):
     """prod_i (I - alpha H_i), first step on the left, times grad L(theta_k; query); the H_i do not commute."""
     alpha = 0.1
     loss, params, task = mlp_case()
@@ -62,7 +62,7 @@ def test_the_product_of_hessians(steps: int):
     assert_close(gradient(maml(loss, sgd(steps, alpha)), params, task), expected, 1e-12)
 
 
-def test_anil_between_maml_and_joint_training():
+def test_anil_reduces_to_maml_and_joint_training():
     """Head = everything: the inner loop moves all, as MAML's. Head = nothing: it moves nothing."""
     loss, params, task = mlp_case()
     everything = gradient(anil(loss, sgd(3), head=("body", "head")), params, task)
@@ -71,7 +71,7 @@ def test_anil_between_maml_and_joint_training():
     assert_close(nothing, gradient(joint(loss, sgd(3)), params, task), 1e-13)
 
 
-def test_boil_between_maml_and_joint_training():
+def test_boil_reduces_to_maml_and_joint_training():
     """ANIL's complement."""
     loss, params, task = mlp_case()
     everything = gradient(boil(loss, sgd(3), head=()), params, task)
@@ -83,7 +83,7 @@ def test_boil_between_maml_and_joint_training():
 
 
 @pytest.mark.parametrize(("make", "still"), [(anil, "body"), (boil, "head")])
-def test_what_the_inner_loop_leaves_alone(make, still: str):
+def test_frozen_parameters_are_unchanged_and_have_meta_gradients(make, still: str):
     """It stays bit for bit, while the rest moves; its meta-gradient is not zero."""
     loss, params, task = mlp_case()
     adapted = make(loss, sgd(3)).adapt(params, task.support)
@@ -95,7 +95,7 @@ def test_what_the_inner_loop_leaves_alone(make, still: str):
     assert all(np.abs(g).max() > 1e-6 for g in jax.tree.leaves(grads))
 
 
-def test_adapt_never_reads_the_query():
+def test_adapt_ignores_query_set():
     """A query of NaN and of another size leaves the adapted parameters bit for bit."""
     loss, params, task = mlp_case()
     other = Task(task.support, jax.tree.map(lambda x: jnp.full((2, *x.shape[1:]), jnp.nan), task.query))
@@ -105,7 +105,7 @@ def test_adapt_never_reads_the_query():
         jax.tree.map(np.testing.assert_array_equal, adapted(task), adapted(other))
 
 
-def test_the_support_gradient_reaches_the_meta_gradient():
+def test_meta_gradient_depends_on_support_set():
     """Perturbing the support set moves MAML's gradient: the query alone does not decide it."""
     loss, params, task = mlp_case()
     moved = task._replace(support=task.support._replace(targets=task.support.targets + 0.1))
@@ -140,7 +140,7 @@ TAKES_OUTER_LOSS = [
 
 
 @pytest.mark.parametrize("name", TAKES_OUTER_LOSS)
-def test_the_loss_on_the_query_set_is_the_one_given(name: str):
+def test_outer_loss_fn_is_used_on_query_set(name: str):
     """Three times the loss and one more: the inner loop is the same, the gradient three times as large."""
     loss, params, task = mlp_case()
     options = {"cavia": {"context": "head"}}.get(name, {})
@@ -161,7 +161,7 @@ def test_the_loss_on_the_query_set_is_the_one_given(name: str):
 @pytest.mark.parametrize(
     "name", [name for name in algorithms.__all__ if name not in ("imaml", "online_maml")]
 )
-def test_every_step_and_the_query_get_their_part_of_the_key(name: str):
+def test_inner_steps_and_query_receive_folded_keys(name: str):
     """A number is added to the loss that depends on the key alone: it is in the losses, and in no gradient."""
     loss, params, task = mlp_case()
     options = {"cavia": {"context": "head"}}.get(name, {})

@@ -47,7 +47,7 @@ def uneven(meta: WithRates) -> WithRates:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_with_equal_rates_it_is_maml(name: str):
+def test_equal_learned_rates_match_maml(name: str):
     """In theta, and in what it adapts to; the step size is in the meta-parameters alone."""
     algorithm, meta, (loss, params, task) = made(name)
     grads, info = jax.jit(algorithm.meta_grad)(meta, task)
@@ -59,14 +59,14 @@ def test_with_equal_rates_it_is_maml(name: str):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_by_default_it_is_maml_with_the_step_size_of_the_rule(name: str):
+def test_default_learned_rates_match_maml_with_rule_step_size(name: str):
     loss, params, task = mlp_case()
     algorithm, plain = MAKERS[name](loss, InnerLoop(SGD)), maml(loss, InnerLoop(SGD))
     found, _ = algorithm.meta_grad(algorithm.init(params), task)
     assert_close(found.model, plain.meta_grad(params, task)[0], 1e-13)
 
 
-def test_the_update_by_default_is_one_of_32_bits():
+def test_maml_plus_plus_default_update_works_without_x64():
     """The schedules of MAML++ have then ended, in float32 as well."""
     with jax.enable_x64(False):
         ones = {"w": jnp.ones(2, jnp.float32)}
@@ -77,14 +77,14 @@ def test_the_update_by_default_is_one_of_32_bits():
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_all_meta_gradients_by_finite_differences(name: str):
+def test_meta_gradients_match_finite_differences(name: str):
     algorithm, meta, (_, _, task) = made(name)
     found = check_meta_gradient(algorithm, uneven(meta), task)
     assert found.passed, found
     assert sum(path.startswith("rates/") for path in found.by_parameter) == 4
 
 
-def test_the_rates_of_one_step_have_minus_the_product_of_two_gradients():
+def test_one_step_rate_gradient_is_negated_gradient_product():
     """d L(theta - a g) / d a = -g * grad L(theta - a g), whatever is differentiated through."""
     loss, params, task = mlp_case()
     algorithm = meta_sgd(loss, InnerLoop(ONE, 1))
@@ -97,7 +97,7 @@ def test_the_rates_of_one_step_have_minus_the_product_of_two_gradients():
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_first_order_rates(name: str):
+def test_first_order_rate_gradients_match_closed_form(name: str):
     """Minus the sum over steps (Meta-SGD), or each step's (MAML++), of support times query gradient."""
     algorithm, meta, (loss, params, task) = made(name, last=0)
     meta = uneven(meta)
@@ -118,7 +118,7 @@ def test_first_order_rates(name: str):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_rates_of_what_is_not_adapted(name: str):
+def test_select_restricts_rates_to_adapted_parameters(name: str):
     """With a selection it is ANIL; step sizes of the rest have no gradient."""
     algorithm, meta, (loss, params, task) = made(name, select="head")
     grads = jax.jit(algorithm.meta_grad)(meta, task)[0]
@@ -132,7 +132,7 @@ def test_rates_of_what_is_not_adapted(name: str):
     assert_close(algorithm.adapt(everything, task.support), algorithm.adapt(meta, task.support), 1e-15)
 
 
-def test_one_rate_for_each_group():
+def test_grouped_rates_match_manual_loop():
     """The first group that includes a parameter counts; gradients are those of a loop by hand."""
     loss, params, task = mlp_case()
     groups = {"head/w": 0.3, "**/b": 0.2, "**": 0.1}
@@ -167,13 +167,13 @@ def test_one_rate_for_each_group():
         ({"**": -1.0}, r"`rates\['\*\*'\]` must be 0 or more"),
     ],
 )
-def test_groups_are_checked(rates: dict, message: str):
+def test_invalid_rate_groups_raise(rates: dict, message: str):
     loss, params, _ = mlp_case()
     with pytest.raises(InnerloopError, match=message):
         meta_sgd(loss, InnerLoop(ONE, STEPS), rates=rates).init(params)
 
 
-def test_rates_multiply_what_the_rule_returns():
+def test_rates_scale_rule_updates():
     """Clipped momentum with equal rates is clipped momentum with that step size."""
     loss, params, task = mlp_case()
     rule = lambda rate: optax.chain(optax.clip(0.5), optax.sgd(rate, momentum=0.9))
@@ -184,7 +184,7 @@ def test_rates_multiply_what_the_rule_returns():
 
 
 @pytest.mark.parametrize("longer", [STEPS + 1, STEPS + 3])
-def test_steps_beyond_the_rates_take_the_last(longer: int):
+def test_extra_steps_reuse_last_rate(longer: int):
     algorithm, meta, (loss, params, task) = made("maml_plus_plus")
     meta, theta = uneven(meta), params
     for i in range(longer):
@@ -207,14 +207,14 @@ def official_weights(steps: int, epoch: int, epochs: int) -> np.ndarray:
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 @pytest.mark.parametrize("updates", [1, 50])
-def test_step_weights_are_those_of_the_official_code(steps: int, updates: int):
+def test_step_weights_match_official_schedule(steps: int, updates: int):
     for update in [*range(updates + 2), 2**31 - 1]:
         found = step_weights(steps, jnp.asarray(update, jnp.int32), updates)
         assert found.dtype == jnp.float64
         np.testing.assert_allclose(found, official_weights(steps, update, updates), rtol=1e-13)
 
 
-def test_the_losses_after_every_step_by_their_weights():
+def test_multi_step_loss_is_weighted_sum_of_step_losses():
     """At the tenth of ten updates the last step alone has a weight, and it is MAML."""
     loss, params, task = mlp_case()
     algorithm = maml_plus_plus(loss, InnerLoop(ONE, STEPS), rates=RATE, multi_step_updates=10)
@@ -231,7 +231,7 @@ def test_the_losses_after_every_step_by_their_weights():
         np.testing.assert_allclose(info.outer_loss, np.dot(weights, losses), rtol=1e-12)
 
 
-def test_the_weighted_losses_report_the_last_step():
+def test_multi_step_loss_logs_aux_of_last_step():
     loss, params, task = mlp_case()
     seen = Loss(lambda p, b: (loss(p, b), {"loss": loss(p, b)}), aux=True)
     algorithm = maml_plus_plus(seen, InnerLoop(ONE, STEPS), rates=RATE, multi_step_updates=10)
@@ -240,7 +240,7 @@ def test_the_weighted_losses_report_the_last_step():
     assert info.inner_losses.shape == (STEPS,)
 
 
-def test_outside_of_an_outer_loop_the_schedules_have_ended():
+def test_schedules_are_finished_outside_outer_loop():
     loss, params, task = mlp_case()
     algorithm = maml_plus_plus(
         loss, InnerLoop(ONE, STEPS), rates=RATE, multi_step_updates=10, first_order_updates=10
@@ -259,7 +259,7 @@ class Fixed:
 
 
 @pytest.mark.parametrize("multi_step_updates", [0, 8])
-def test_the_order_of_the_derivative_is_annealed_along_a_run(multi_step_updates: int):
+def test_derivative_order_is_annealed_during_training(multi_step_updates: int):
     """The first two updates are first-order MAML's, the third is MAML's."""
     loss, params, _ = mlp_case()
     task = Fixed().sample(jax.random.key(0))
@@ -284,7 +284,7 @@ def test_the_order_of_the_derivative_is_annealed_along_a_run(multi_step_updates:
         assert_close(moved, expected, 1e-10)
 
 
-def test_first_order_differs_from_second():
+def test_first_order_updates_match_fomaml_and_differ_from_maml():
     """So the test above can tell them apart; and with equal rates the first is FOMAML."""
     loss, params, task = mlp_case()
     first = maml_plus_plus(loss, InnerLoop(ONE, STEPS), rates=RATE, first_order_updates=2)
@@ -295,7 +295,7 @@ def test_first_order_differs_from_second():
 
 
 @pytest.mark.parametrize("field", ["multi_step_updates", "first_order_updates"])
-def test_numbers_of_updates_are_checked(field: str):
+def test_negative_update_counts_raise(field: str):
     options: dict[str, Any] = {field: -1}
     with pytest.raises(InnerloopError, match=f"`{field}` must be 0 or more, got -1"):
         maml_plus_plus(mlp_case()[0], InnerLoop(ONE), **options)

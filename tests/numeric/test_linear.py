@@ -28,7 +28,7 @@ def derivatives(product: Any, x: jax.Array, w: jax.Array) -> Any:
 
 @pytest.mark.parametrize("axes", [(None, None), (0, 0), (0, None), (None, 0), (1, 2)])
 @pytest.mark.parametrize(("examples", "inputs", "outputs"), [(5, 4, 3), (2, 1, 4), (4, 3, 1)])
-def test_every_derivative(axes: tuple, examples: int, inputs: int, outputs: int):
+def test_linear_derivatives_match_matmul(axes: tuple, examples: int, inputs: int, outputs: int):
     draw = normal(0)
     sizes = ((examples, inputs), (inputs, outputs))
     arrays = [
@@ -40,7 +40,7 @@ def test_every_derivative(axes: tuple, examples: int, inputs: int, outputs: int)
     same(of(linear)(*arrays), jax.jit(of(jnp.matmul))(*arrays))
 
 
-def test_two_axes_of_tasks():
+def test_linear_under_nested_vmap_matches_matmul():
     """The same weights for the inner axis, others for the outer one."""
     draw = normal(1)
     x, w = draw(2, TASKS, 5, 4), draw(2, 4, 3)
@@ -48,6 +48,6 @@ def test_two_axes_of_tasks():
     same(twice(linear)(x, w), twice(jnp.matmul)(x, w))
 
 
-def test_inputs_of_another_type_are_promoted():
+def test_linear_promotes_integer_inputs():
     x, w = jnp.arange(6).reshape(2, 3), normal(2)(3, 2)
     same(linear(x, w), x @ w)

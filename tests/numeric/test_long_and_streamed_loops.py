@@ -68,7 +68,7 @@ def along_a_stream_by_hand() -> Any:
 
 
 @pytest.mark.parametrize("derivative", get_args(Derivative))
-def test_a_stream_is_a_loop_over_its_items(derivative: Derivative):
+def test_stream_matches_manual_loop_over_items(derivative: Derivative):
     """Parameters, losses and the derivatives in the parameters and in the stream itself."""
     loss, params, task = mlp_case()
 
@@ -82,7 +82,7 @@ def test_a_stream_is_a_loop_over_its_items(derivative: Derivative):
 
 
 @pytest.mark.parametrize("checkpoints", [None, 2])
-def test_a_carry_passes_along_a_stream(checkpoints: int | None):
+def test_differentiable_state_is_carried_along_stream(checkpoints: int | None):
     """A recurrent state that the outer loss is differentiated through."""
     params, stream = {"w": normal(0)(3, 3)}, normal(1)(6, 3)
 
@@ -116,7 +116,7 @@ def test_a_carry_passes_along_a_stream(checkpoints: int | None):
         ({"minibatch": 2}, Batch(jnp.ones((5, 3)), jnp.ones(())), r"leaves of equal length, got \[0, 5\]"),
     ],
 )
-def test_axes_that_do_not_fit(inner: dict, support: Batch, message: str):
+def test_mismatched_support_axes_raise(inner: dict, support: Batch, message: str):
     loss, params, _ = mlp_case()
     with pytest.raises(InnerloopError, match=message):
         unroll(loss, InnerLoop(SGD, **inner), params, support)
@@ -134,13 +134,13 @@ def test_axes_that_do_not_fit(inner: dict, support: Batch, message: str):
         {"minibatch": 0},
     ],
 )
-def test_inner_loops_that_make_no_sense(fields: dict):
+def test_invalid_inner_loop_settings_raise(fields: dict):
     with pytest.raises(InnerloopError, match="or more|takes no|there are none"):
         InnerLoop(SGD, **fields)
 
 
 @pytest.mark.parametrize("checkpoints", ["log", 2.5])
-def test_checkpoints_are_a_whole_number(checkpoints, monkeypatch: pytest.MonkeyPatch):
+def test_non_integer_checkpoints_raise(checkpoints, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
         jaxtyping.config, "jaxtyping_disable", True
     )  # as for users, who have no checks of types
@@ -150,7 +150,7 @@ def test_checkpoints_are_a_whole_number(checkpoints, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("derivative", get_args(Derivative))
 @pytest.mark.parametrize("last", range(6))
-def test_the_last_factors_of_a_quadratic(derivative: Derivative, last: int):
+def test_last_keeps_final_factors_on_quadratic(derivative: Derivative, last: int):
     """With L = (theta - c)' A (theta - c) / 2, every factor is I - alpha A, and `last` of them are left."""
     half = normal(3)(4, 4)
     a, c, theta = half @ half.T / 4, normal(4)(4), normal(5)(4)
@@ -163,7 +163,7 @@ def test_the_last_factors_of_a_quadratic(derivative: Derivative, last: int):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_no_last_step_is_first_order(rule: str):
+def test_last_zero_matches_first_order(rule: str):
     loss, params, task = mlp_case()
     inner = InnerLoop(RULES[rule](), 3)
     same(
@@ -178,20 +178,20 @@ def test_no_last_step_is_first_order(rule: str):
 
 @pytest.mark.parametrize("derivative", get_args(Derivative))
 @pytest.mark.parametrize("checkpoints", [1, 2, 3, 5, 7, "sqrt"])
-def test_checkpoints_change_nothing(derivative: Derivative, checkpoints):
+def test_checkpoints_preserve_meta_gradient(derivative: Derivative, checkpoints):
     few = of_seven_adam_steps(derivative, checkpoints=checkpoints)
     same(few, with_every_step_kept(derivative), 1e-12)
 
 
 @pytest.mark.parametrize("derivative", get_args(Derivative))
 @pytest.mark.parametrize(("number", "checkpoints"), [(2, None), (9, None), (2, 3)])
-def test_unrolling_changes_nothing(derivative: Derivative, number: int, checkpoints: int | None):
+def test_unrolling_preserves_meta_gradient(derivative: Derivative, number: int, checkpoints: int | None):
     unrolled = of_seven_adam_steps(derivative, checkpoints=checkpoints, unroll=number)
     same(unrolled, with_every_step_kept(derivative), 1e-12)
 
 
 @pytest.mark.parametrize("steps", [2, 7])
-def test_what_is_unrolled_is_no_loop(steps: int):
+def test_full_unrolling_removes_while_loop(steps: int):
     loss, params, task = mlp_case()
     adapted = lambda number: maml(loss, InnerLoop(SGD, steps, unroll=number)).adapt
     loops = lambda number: (
@@ -200,7 +200,7 @@ def test_what_is_unrolled_is_no_loop(steps: int):
     assert (loops(1), loops(steps)) == (1, 0)
 
 
-def test_the_steps_between_checkpoints_are_unrolled():
+def test_steps_between_checkpoints_are_unrolled():
     loss, params, task = mlp_case()
     inner = lambda number: InnerLoop(SGD, 9, checkpoints=3, unroll=number)
     grads = lambda number: jax.jit(maml(loss, inner(number)).meta_grad).lower(params, task)
@@ -210,13 +210,13 @@ def test_the_steps_between_checkpoints_are_unrolled():
 
 @pytest.mark.parametrize("derivative", get_args(Derivative))
 @pytest.mark.parametrize("tasks", [None, 3])
-def test_offloaded_checkpoints_change_nothing(derivative: Derivative, tasks: int | None):
+def test_offloaded_checkpoints_preserve_meta_gradient(derivative: Derivative, tasks: int | None):
     """For one task and for several; 7 is no multiple of 3."""
     few = of_seven_adam_steps(derivative, tasks, checkpoints=3, offload=True)
     same(few, with_every_step_kept(derivative, tasks), 1e-12)
 
 
-def test_offloaded_checkpoints_lie_in_the_host_s_memory():
+def test_offloaded_checkpoints_are_stored_in_host_memory():
     """Of each of 11 segments parameters and both moments; the device keeps its losses and counts of steps."""
     loss, params, task = mlp_case()
     inner = InnerLoop(RULES["adam"](), 33, checkpoints=11, offload=True)
@@ -236,7 +236,7 @@ def test_checkpoints_with_a_selection_and_a_truncation():
 
 
 @pytest.mark.parametrize(("steps", "segments", "held"), [(100, 10, 20), (100, 7, 22), (100, None, 100)])
-def test_how_many_carries_are_held(steps: int, segments: int | None, held: int):
+def test_checkpoint_memory_matches_expected_carries(steps: int, segments: int | None, held: int):
     """Of a loop whose carry is a megabyte, the compiled program's temporary memory is that of so many carries."""
     theta = jnp.ones(131_072)
     step = lambda x, _: (jnp.sin(x) * x, None)
@@ -249,7 +249,7 @@ def test_how_many_carries_are_held(steps: int, segments: int | None, held: int):
     assert carries > held / 2, carries
 
 
-def test_safe_roots_keep_values_and_derivatives():
+def test_safe_sqrt_value_and_derivatives():
     x = jnp.asarray([0.0, 0.25, 4.0])
     same(safe_sqrt(x), [0, 0.5, 2])
     same(jax.vmap(jax.grad(safe_sqrt))(x), [0, 1, 0.25])
@@ -257,7 +257,7 @@ def test_safe_roots_keep_values_and_derivatives():
     assert np.isnan(jax.jvp(safe_sqrt, (-x[1],), (x[1],))[1])  # as the root's own
 
 
-def test_safe_quotients_keep_values_and_derivatives():
+def test_safe_div_value_and_derivatives():
     """At a divisor of 0 alone both derivatives are 0; beside it, at -1 and 1 too, they are 1/y and -x/y^2."""
     x, y = jnp.asarray([3.0, 3.0, 3.0, 2.0]), jnp.asarray([0.0, -1.0, 1.0, 4.0])
     by_x, by_y = jax.vmap(jax.grad(safe_div, (0, 1)))(x, y)
@@ -276,7 +276,7 @@ def test_safe_quotients_keep_values_and_derivatives():
         (optax.adamw(0.1, eps=0.5), -0.1 / 0.5),
     ],
 )
-def test_the_derivative_of_a_rule_at_a_zero_gradient(rule, slope: float | None):
+def test_rule_derivative_is_finite_at_zero_gradient(rule, slope: float | None):
     """u = -alpha g min(1, c/|g|) and u = -alpha g/(|g| + eps) have the slopes -alpha and -alpha/eps at g = 0."""
     params = jnp.ones(3)
     step = lambda g: rule.update(g, rule.init(params), params)[0]
@@ -286,7 +286,7 @@ def test_the_derivative_of_a_rule_at_a_zero_gradient(rule, slope: float | None):
         same(found, slope * np.eye(3))
 
 
-def test_a_solved_task_in_maml_with_a_clip_inside():
+def test_maml_with_clipping_at_zero_support_gradient():
     """The gradient of the support loss is exactly zero, that of the query loss is not: A = (1 - alpha)^k grad."""
     loss = lambda theta, target: jnp.sum(jnp.square(theta - target)) / 2
     rule = optax.chain(optax.clip_by_global_norm(1.0), SGD)

@@ -57,7 +57,7 @@ def test_targets_of_another_shape_are_not_broadcast(loss):
         loss(jnp.zeros((3, 1)), jnp.zeros(3))
 
 
-def test_class_numbers_that_are_none():
+def test_cross_entropy_of_invalid_class_targets():
     """One for each example, and below the number of scores; a number beyond would count as no class at all."""
     with pytest.raises(InnerloopError, match=r"targets must have shape \(3,\), got \(3, 1\)"):
         softmax_cross_entropy(jnp.zeros((3, 2)), jnp.zeros((3, 1), int))
@@ -70,7 +70,7 @@ def test_class_numbers_that_are_none():
     ("dtype", "ways"),
     [(jnp.uint8, 256), (jnp.uint8, 300), (jnp.int8, 200), (jnp.bool_, 2), (jnp.bfloat16, 300)],
 )
-def test_class_numbers_of_narrow_dtypes(dtype, ways):
+def test_cross_entropy_accepts_class_targets_of_narrow_dtypes(dtype, ways):
     """The numbers of all classes need not fit the dtype of the targets; NaN and doubled losses came of it."""
     scores = jnp.zeros((2, ways))
     targets = jnp.array([0, 1]).astype(dtype)
@@ -87,7 +87,7 @@ WITH_A_MASK = {
 
 
 @pytest.mark.parametrize("measure", WITH_A_MASK)
-def test_masks_have_one_value_for_each_example(measure):
+def test_mask_of_wrong_shape_raises(measure):
     """A mask [n, 1] would be broadcast to n x n."""
     for mask in (jnp.ones((3, 1), bool), jnp.ones(1, bool), jnp.ones((3, 1))):
         advice = r"pass mask\[:, 0\]" if mask.ndim == 2 else "give one value per example"
@@ -97,7 +97,7 @@ def test_masks_have_one_value_for_each_example(measure):
 
 @pytest.mark.parametrize("measure", WITH_A_MASK)
 @pytest.mark.parametrize("mask", [[0.5, 0.0, 0.125], [3, 0, 1], [0.0, 0.0, 0.0]])
-def test_numbers_are_weights(measure, mask):
+def test_numeric_masks_act_as_weights(measure, mask):
     """The weighted mean of the losses of single examples; one of weight 0 may be NaN."""
     weights, scores = jnp.array(mask), jnp.array([[0.3, 1.0], [2.0, -1.0], [0.9, 0.5]])
     targets = WITH_A_MASK[measure]
@@ -118,7 +118,7 @@ def test_numbers_are_weights(measure, mask):
 
 @pytest.mark.parametrize("measure", WITH_A_MASK)
 @pytest.mark.parametrize("mask", [[0.5, 0.0, 0.125], [0.0, 0.0, 0.0]])
-def test_the_gradient_of_a_weight_that_is_zero(measure, mask):
+def test_gradient_of_zero_weight_matches_closed_form(measure, mask):
     """The loss of its example less the mean, over the sum; the loss itself if all are 0 (Ren et al. 2018)."""
     weights, scores = jnp.array(mask), jnp.array([[0.3, 1.0], [2.0, -1.0], [0.9, 0.5]])
     targets = WITH_A_MASK[measure]
@@ -130,7 +130,7 @@ def test_the_gradient_of_a_weight_that_is_zero(measure, mask):
 
 
 @pytest.mark.parametrize("wrong", [jnp.nan, -1.0])
-def test_padding_of_weight_zero_has_a_finite_gradient(wrong):
+def test_zero_weight_padding_has_finite_gradient(wrong):
     """Its target may be none: NaN, or a class or a probability that does not exist."""
     weights, scores = jnp.array([1.0, 0.0, 2.0]), jnp.array([[0.3, 1.0], [2.0, -1.0], [0.9, 0.5]])
     for measure, targets in WITH_A_MASK.items():
@@ -139,7 +139,7 @@ def test_padding_of_weight_zero_has_a_finite_gradient(wrong):
         assert (slopes[0][1] == 0).all()
 
 
-def test_more_weights_than_float16_can_count():
+def test_mean_over_examples_does_not_overflow_in_float16():
     """Their sum is infinite in float16, and the mean was NaN."""
     values = jnp.ones(70_000, jnp.float16)
     found = mean_over_examples(values, values)
@@ -148,7 +148,7 @@ def test_more_weights_than_float16_can_count():
 
 
 @pytest.mark.parametrize("loss", [squared_error, sigmoid_cross_entropy, softmax_cross_entropy])
-def test_targets_that_do_not_count_may_be_nan(loss):
+def test_masked_targets_may_be_nan(loss):
     """Their rows have no gradient, the others that of a table without such rows."""
     mask, scores = jnp.array([True, False, True]), jnp.array([[0.3, 1.0], [2.0, -1.0], [0.1, 0.5]])
     targets = WITH_A_MASK[loss].at[1].set(jnp.nan)
@@ -159,7 +159,7 @@ def test_targets_that_do_not_count_may_be_nan(loss):
     assert (slope[1] == 0).all()
 
 
-def test_binary_cross_entropy_falls_towards_the_target():
+def test_binary_cross_entropy_decreases_towards_target():
     """Its sign: a gradient step raises the output where the target is 1 and lowers it where it is 0."""
     loss = binary_cross_entropy(lambda params, inputs: params["bias"] + inputs)
     batch = Batch(jnp.zeros(1), jnp.array([1]))
@@ -183,7 +183,7 @@ def test_accuracy():
             accuracy(jnp.zeros((3, 2)), targets)
 
 
-def test_scores_that_are_not_finite_have_no_accuracy():
+def test_accuracy_of_nonfinite_scores_is_nan():
     """Their first class would be the highest; a class that is excluded by -inf leaves the others' order."""
     scores, targets = jnp.array([[jnp.nan, 0.0], [0.0, 1.0], [jnp.inf, 0.0]]), jnp.array([0, 1, 0])
     assert np.isnan(accuracy(scores, targets))
@@ -191,7 +191,7 @@ def test_scores_that_are_not_finite_have_no_accuracy():
     assert accuracy(jnp.array([[-jnp.inf, 0.0]]), jnp.array([1])) == 1
 
 
-def test_losses_read_batches():
+def test_losses_accept_batches():
     """Parameters that are the model itself, and an `apply` beside them."""
     batch = Batch(jnp.ones((2, 1)), jnp.array([[3.0], [5.0]]))
     apply = lambda params, inputs: params * inputs

@@ -64,7 +64,7 @@ def same(a, b, tolerance: float = 1e-10) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, tolerance, tolerance), a, b)
 
 
-def test_the_state_carries_no_gradient_unless_asked_to():
+def test_state_carries_no_gradient_by_default():
     """As running statistics do not."""
     _, params, task = mlp_case()
     plain = Loss(normalised_loss, state=stateful().state, aux=True)
@@ -95,7 +95,7 @@ def with_keys_by_hand(select: str | None):
 
 @pytest.mark.parametrize("derivative", get_args(Derivative))
 @pytest.mark.parametrize("select", [None, "head"])
-def test_every_step_and_the_query_have_a_key_of_their_own(derivative: Derivative, select):
+def test_inner_steps_and_query_use_separate_keys(derivative: Derivative, select):
     _, params, task = mlp_case()
     algorithm = maml(
         Loss(dropout_loss, random=True), InnerLoop(SGD, STEPS, select=select, derivative=derivative)
@@ -115,7 +115,7 @@ def with_state_by_hand(differentiate: bool):
 
 @pytest.mark.parametrize("derivative", get_args(Derivative))
 @pytest.mark.parametrize("differentiate", [False, True])
-def test_state_is_carried_and_comes_back(derivative: Derivative, differentiate: bool):
+def test_state_is_carried_through_inner_loop_and_returned(derivative: Derivative, differentiate: bool):
     _, params, task = mlp_case()
     algorithm = maml(stateful(differentiate), InnerLoop(SGD, STEPS, derivative=derivative))
     (value, (adapted, state, seen)), grads = with_state_by_hand(differentiate)
@@ -128,13 +128,13 @@ def test_state_is_carried_and_comes_back(derivative: Derivative, differentiate: 
     same((trajectory.losses, trajectory.aux["largest"]), tuple(map(jnp.stack, zip(*seen, strict=True))))
 
 
-def test_the_derivative_through_the_state_is_another():
+def test_differentiate_state_changes_gradient():
     _, params, task = mlp_case()
     one, other = (maml(stateful(d), InnerLoop(SGD, STEPS)).meta_grad(params, task)[0] for d in (False, True))
     assert not np.allclose(one["head"]["b"], other["head"]["b"], rtol=1e-6)
 
 
-def test_other_algorithms_take_state():
+def test_other_algorithms_support_state():
     _, params, task = mlp_case()
     value, (adapted, state, _) = with_state_by_hand(False)[0]
     inner = InnerLoop(SGD, STEPS)
@@ -155,7 +155,7 @@ class Lines:
         return Task(Batch(draw(2, 3), draw(3, 2)), Batch(draw(4, 3), draw(5, 2)))
 
 
-def test_only_the_outer_loss_has_state():
+def test_stateful_outer_loss_starts_from_its_own_state():
     """It starts from its own, as it does for every task."""
     _, params, task = mlp_case()
     plain = lambda params, batch: normalised_loss(params, batch, state=stateful().state)[0]
@@ -167,7 +167,7 @@ def test_only_the_outer_loss_has_state():
 
 
 @pytest.mark.parametrize("chunk", [1, 2])
-def test_the_outer_loop_gives_every_task_its_key(chunk: int):
+def test_outer_loop_gives_each_task_its_own_key(chunk: int):
     """The update is that of the mean by hand; stopping between updates changes nothing."""
     _, params, _ = mlp_case()
     algorithm, tasks = maml(Loss(dropout_loss, random=True), InnerLoop(SGD, 2)), Lines()
@@ -184,7 +184,7 @@ def test_the_outer_loop_gives_every_task_its_key(chunk: int):
     same(apart.params, expected)
 
 
-def test_auxiliary_outputs_are_logged_as_means():
+def test_auxiliary_outputs_are_averaged_over_tasks():
     _, params, _ = mlp_case()
     algorithm, tasks = maml(stateful(), InnerLoop(SGD, 2)), Lines()
     loop = OuterLoop(algorithm, optax.sgd(0.0), tasks, meta_batch=4)
@@ -195,7 +195,7 @@ def test_auxiliary_outputs_are_logged_as_means():
     same(info.aux["largest"], jnp.stack([sum(each) / 4]))
 
 
-def test_evaluation_is_random_by_task_alone():
+def test_evaluation_randomness_depends_only_on_task():
     _, params, _ = mlp_case()
     algorithm, tasks = maml(Loss(dropout_loss, random=True), InnerLoop(SGD, 2)), Lines()
     one, other = (evaluate(algorithm, params, tasks, key=KEY, num_tasks=4, chunk=c) for c in (1, 2))
@@ -221,13 +221,13 @@ def test_evaluation_is_random_by_task_alone():
         (Loss(lambda p, b, state: (p["head"]["b"].sum(), state[None]), state=jnp.ones(2)), r"\[1, 2\] after"),
     ],
 )
-def test_bad_losses(loss: Loss, message: str):
+def test_invalid_losses_raise(loss: Loss, message: str):
     _, params, task = mlp_case()
     with pytest.raises(InnerloopError, match=message):
         maml(loss, InnerLoop(SGD)).meta_grad(params, task)
 
 
-def test_a_stateful_loss_can_be_called_by_itself():
+def test_stateful_loss_can_be_called_directly():
     _, params, task = mlp_case()
     state = {"mean": normal(1)(3), "calls": jnp.zeros((), jnp.int32)}
     assert (

@@ -197,7 +197,9 @@ def by_hand(name: str) -> tuple[Any, float | None]:
 
 @pytest.mark.parametrize(("derivative", "chunk", "devices"), LAYOUTS)
 @pytest.mark.parametrize("name", METHODS)
-def test_the_mean_meta_gradient(name: str, derivative: Derivative, chunk: int | None, devices: int):
+def test_mean_meta_gradient_matches_handwritten_objective(
+    name: str, derivative: Derivative, chunk: int | None, devices: int
+):
     """An outer step of size 1 subtracts the mean over tasks of the gradient by hand."""
     method, (expected, loss) = METHODS[name], by_hand(name)
     algorithm = method.make(InnerLoop(method.rule, method.steps, derivative=derivative))

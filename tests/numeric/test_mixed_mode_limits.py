@@ -40,7 +40,7 @@ def gradient(loss: Any, derivative: Any, params: Any = PARAMS, steps: int = 2) -
 
 @pytest.mark.parametrize("low", [("a", "b"), ("a",), ("b",)])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_parameters_of_lower_precision_than_the_data(low: tuple[str, ...], dtype: Any):
+def test_mixed_mode_supports_parameters_of_lower_precision(low: tuple[str, ...], dtype: Any):
     """The loss is float32 then; every gradient has the type of its parameter, and the value of the other modes."""
     params = {name: x.astype(dtype) if name in low else x for name, x in PARAMS.items()}
     found, wanted = (gradient(network(jnp.tanh), mode, params) for mode in ("mixed", "unrolled"))
@@ -50,7 +50,7 @@ def test_parameters_of_lower_precision_than_the_data(low: tuple[str, ...], dtype
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_the_derivative_of_a_meta_gradient(steps: int):
+def test_mixed_mode_differentiates_meta_gradient(steps: int):
     """As when a step size is learnt from the length of the meta-gradient: by the other mode, and by differences."""
 
     def length(derivative: Any) -> Callable[[Any], jax.Array]:
@@ -68,7 +68,7 @@ def test_the_derivative_of_a_meta_gradient(steps: int):
 
 
 @pytest.mark.parametrize("fields", [{"steps": 1}, {"steps": 2}, {"steps": 2, "minibatch": 3}])
-def test_the_derivative_in_what_the_loss_closes_over(fields: dict):
+def test_mixed_mode_differentiates_loss_closure(fields: dict):
     """The strength of a regularisation, for example: by the other mode."""
 
     def outer(derivative: Any) -> Callable[[jax.Array], jax.Array]:
@@ -106,7 +106,7 @@ WRONG = {"straight-through": straight_through, "surrogate": surrogate, "reversed
 
 @pytest.mark.parametrize("name", WRONG)
 @pytest.mark.parametrize("lift", [lambda f: f, jax.jit, jax.checkpoint, jax.vmap])
-def test_what_is_not_the_gradient_of_the_loss_is_refused(name: str, lift: Callable):
+def test_mixed_mode_rejects_untrue_custom_derivatives(name: str, lift: Callable):
     """Its derivative is not symmetric: mixed mode would give another meta-gradient, and the others agree."""
     loss = network(lift(WRONG[name]))
     with pytest.raises(
@@ -135,18 +135,18 @@ def rounded(x: jax.Array) -> jax.Array:
 rounded.defjvp(lambda primals, tangents: (rounded(*primals), jnp.zeros_like(primals[0])))
 
 
-def test_a_rule_of_zero_is_true_of_what_is_constant():
+def test_zero_derivative_of_piecewise_constant_is_accepted():
     check_true_derivatives(lambda x: jnp.sum(rounded(x) + x), jnp.ones(2))
 
 
 @pytest.mark.parametrize("activation", [true_sine, jax.nn.relu, jax.nn.silu, jax.nn.softplus, jax.nn.selu])
-def test_true_rules_are_taken(activation: Callable):
+def test_mixed_mode_accepts_true_custom_derivatives(activation: Callable):
     """Those of JAX's own functions, and a user's that say the same in another way."""
     found, wanted = (gradient(network(activation), mode) for mode in ("mixed", "unrolled"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, wanted)
 
 
-def test_the_built_in_networks_are_taken():
+def test_built_in_networks_have_true_derivatives():
     key, labels = jax.random.key(0), jnp.array([0, 1])
     for model, x in (
         (MLP(4, 2, hidden=(3,), normalize=True, key=key), jnp.ones((2, 4))),
@@ -155,7 +155,7 @@ def test_the_built_in_networks_are_taken():
         check_true_derivatives(lambda params, x: cross_entropy()(params, Batch(x, labels)), model, x)
 
 
-def test_rules_that_cannot_be_compared_are_taken():
+def test_derivative_rules_with_key_arguments_are_accepted():
     """Of keys for example, which cannot be made of random numbers."""
     rule = jax.custom_vjp(lambda x, key: x * jax.random.normal(key))
     rule.defvjp(lambda x, key: (x, key), lambda kept, bar: (bar, None))
@@ -163,7 +163,7 @@ def test_rules_that_cannot_be_compared_are_taken():
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-def test_a_trust_region_is_told(steps: int):
+def test_trpo_rejects_mixed_mode(steps: int):
     """TRPO differentiates the inner loop forward."""
     config = preset("navigation-maml-trpo")
     mixed = replace(config, inner=replace(config.inner, steps=steps, derivative="mixed"))

@@ -46,7 +46,7 @@ def expected(mode: str, support: np.ndarray, query: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mode", ["transductive", "inductive", "support"])
-def test_definition(mode: str):
+def test_predict_matches_definition(mode: str):
     _, support, query = inputs()
     np.testing.assert_allclose(outputs(mode, support, query), expected(mode, support, query), rtol=1e-12)
 
@@ -55,7 +55,7 @@ def test_definition(mode: str):
     ("mode", "on_queries", "on_support"),
     [("transductive", True, False), ("inductive", False, True), ("support", False, True)],
 )
-def test_what_a_prediction_depends_on(mode: str, on_queries: bool, on_support: bool):
+def test_prediction_depends_on_statistics_of_its_mode(mode: str, on_queries: bool, on_support: bool):
     """The first query's output, when another query or the support set changes."""
     _, support, query = inputs()
     other = query.copy()
@@ -65,7 +65,7 @@ def test_what_a_prediction_depends_on(mode: str, on_queries: bool, on_support: b
     assert (np.abs(outputs(mode, support + support**2, query)[0] - before).max() > 1e-3) == on_support
 
 
-def test_scale_offset_and_places():
+def test_batch_norm_applies_scale_and_offset():
     """Each channel over examples and places together; scale and offset after."""
     norm = BatchNorm(2)
     norm = jax.tree.unflatten(jax.tree.structure(norm), [jnp.array([2.0, 3.0]), jnp.array([-1.0, 1.0])])
@@ -78,7 +78,7 @@ def test_scale_offset_and_places():
 
 
 @pytest.mark.parametrize("model", ["mlp", "conv4"])
-def test_support_statistics_through_a_whole_network(model: str):
+def test_support_mode_ignores_queries_in_deep_networks(model: str):
     """`support` gives the support rows what they have alone: the queries behind them change nothing."""
     draw = normal(2)
     if model == "mlp":
@@ -96,7 +96,7 @@ def test_support_statistics_through_a_whole_network(model: str):
     assert np.abs(with_support(mixed)[1] - alone[1]).max() > 1e-3
 
 
-def test_without_normalisation_the_modes_agree():
+def test_modes_agree_without_normalization():
     draw = normal(3)
     net = MLP(4, 2, hidden=(3,), key=jax.random.key(0))
     support, query = draw(4, 4), draw(3, 4)
@@ -106,7 +106,7 @@ def test_without_normalisation_the_modes_agree():
         np.testing.assert_allclose(found, jax.jit(call)(net, query), rtol=1e-13)
 
 
-def test_errors():
+def test_predict_errors():
     plain = lambda params, x: x * params
     with pytest.raises(InnerloopError, match="`mode` is unknown, got 'batch'"):
         inspect.unwrap(predict)(plain, jnp.ones(()), jnp.ones((2, 1)), jnp.ones((2, 1)), "batch")

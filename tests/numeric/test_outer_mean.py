@@ -66,11 +66,11 @@ def mean_one_by_one() -> Any:
 
 
 @pytest.mark.parametrize(("chunk", "devices"), [(1, 1), (2, 1), (None, 1), (1, 2), (4, 2)])
-def test_chunks_and_devices(chunk: int | None, devices: int):
+def test_mean_gradient_is_independent_of_chunks_and_devices(chunk: int | None, devices: int):
     assert_close(mean_gradient(chunk, devices), mean_one_by_one(), 1e-13)
 
 
-def test_reptile_batched_is_the_mean_of_serial_displacements():
+def test_batched_reptile_averages_serial_displacements():
     loss, params, distribution = problem()
     algorithm = reptile(loss, sgd(2))
     one = jax.jit(lambda key: algorithm.adapt(params, distribution.sample(key).support))
@@ -80,7 +80,7 @@ def test_reptile_batched_is_the_mean_of_serial_displacements():
     np.testing.assert_allclose(batched, flat(params) - np.mean(moved, 0), rtol=1e-10, atol=1e-13)
 
 
-def test_permuting_tasks_permutes_nothing():
+def test_mean_gradient_is_invariant_to_task_order():
     """The mean over tasks is the same for every order of them, and another set of tasks gives another."""
     loss, params, distribution = problem()
     algorithm = fomaml(loss, sgd(2))
@@ -94,7 +94,9 @@ def test_permuting_tasks_permutes_nothing():
 
 
 @pytest.mark.parametrize(("bytes_kept", "ahead"), [(0, 1), (7000, 2), (10**6, 6)])
-def test_tasks_drawn_ahead_are_the_same_tasks(bytes_kept: int, ahead: int, monkeypatch: pytest.MonkeyPatch):
+def test_drawing_tasks_ahead_does_not_change_the_run(
+    bytes_kept: int, ahead: int, monkeypatch: pytest.MonkeyPatch
+):
     """Six meta-steps drawn one at a time from their keys, two at a time, or all at once: the same run."""
     loss, params, distribution = problem()
     monkeypatch.setattr(task_draws, "AHEAD_BYTES", bytes_kept)
@@ -111,7 +113,7 @@ def test_tasks_drawn_ahead_are_the_same_tasks(bytes_kept: int, ahead: int, monke
     assert_close(state.params, one.params, 1e-12)
 
 
-def test_tasks_without_queries_are_drawn_ahead_too():
+def test_tasks_without_queries_are_drawn_ahead():
     """Reptile's training tasks hold no query example: arrays of size zero are split over chunks like any other."""
     loss, params, distribution = problem()
 
@@ -128,7 +130,7 @@ def test_tasks_without_queries_are_drawn_ahead_too():
 
 
 @pytest.mark.parametrize(("dtype", "slope"), [(jnp.bfloat16, 1), (jnp.float16, 100)])
-def test_half_precision_adds_up_any_number_of_tasks(dtype: Any, slope: int):
+def test_half_precision_mean_over_many_tasks_is_exact(dtype: Any, slope: int):
     """A sum in bfloat16 would stop at 256, and one in float16 would overflow at 65 504."""
     one = lambda item: jnp.full(2, slope * item, dtype)
     for chunk in (1, 512, 1024):
@@ -139,7 +141,7 @@ def test_half_precision_adds_up_any_number_of_tasks(dtype: Any, slope: int):
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-def test_half_precision_adds_up_devices(devices: int):
+def test_half_precision_mean_over_devices_does_not_overflow(devices: int):
     """Two means near the largest float16 have a mean, too."""
     mesh = task_mesh(devices, jax.devices()[:devices])
     mean = on_mesh(lambda x: mean_over_devices(x[0]), mesh, SPLIT, REPLICATED)(

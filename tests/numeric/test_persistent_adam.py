@@ -26,7 +26,7 @@ def inner(**settings: Any) -> InnerLoop:
     return InnerLoop(persistent_adam(RATE), STEPS, minibatch=EACH, **settings)
 
 
-def test_the_first_steps_are_short():
+def test_persistent_adam_first_step_matches_closed_form():
     """Second moments start at 1e-3: with the default decay a step is alpha g / sqrt(0.000999 + 0.001 g^2)."""
     params, g = {"w": jnp.zeros(3)}, np.array([1e-3, 0.1, 1.0])
     slope = lambda params, batch: jnp.sum(params["w"] * batch)
@@ -34,7 +34,7 @@ def test_the_first_steps_are_short():
     np.testing.assert_allclose(found["w"], -RATE * g / (np.sqrt(0.000999 + 0.001 * g**2) + 1e-8), rtol=1e-12)
 
 
-def test_serial_reptile_with_whole_steps_is_one_long_rmsprop():
+def test_serial_reptile_with_full_outer_steps_matches_rmsprop():
     """theta <- theta_k after every task: what RMSProp does that sees all minibatches of all tasks in turn."""
     loss, params, task = mlp_case()
     other = Task(Batch(*jax.tree.map(lambda x: 2.0 - x, task.support)), task.query)
@@ -55,7 +55,7 @@ def test_serial_reptile_with_whole_steps_is_one_long_rmsprop():
     jax.tree.map(same, theta.moments, state[0].nu)
 
 
-def test_batched_reptile_moves_the_moments_by_its_outer_step():
+def test_batched_reptile_applies_outer_step_to_moments():
     """v <- v + epsilon (mean over tasks of v_k - v), as for the weights."""
     _, params, task = mlp_case()
 
@@ -74,7 +74,7 @@ def test_batched_reptile_moves_the_moments_by_its_outer_step():
 
 
 @pytest.mark.parametrize("frozen", ["body", "head"])
-def test_a_frozen_weight_keeps_its_moment(frozen: str):
+def test_frozen_weights_keep_their_moments(frozen: str):
     """Where a layer is held in place, its moments are; the others move."""
     _, params, task = mlp_case()
     theta = with_moments(params)

@@ -33,7 +33,7 @@ def same(found: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 6), (7, 5)])
 @pytest.mark.parametrize("axis", [None, 0, 2])
-def test_every_derivative(height: int, width: int, axis: int | None):
+def test_max_pool_derivatives_match_reference(height: int, width: int, axis: int | None):
     shape = [2, height, width, 3]
     x = normal(0)(*(shape if axis is None else [*shape[:axis], TASKS, *shape[axis:]]))
     batched = lambda f: f if axis is None else jax.vmap(f, axis)
@@ -42,7 +42,7 @@ def test_every_derivative(height: int, width: int, axis: int | None):
     same(compiled(x), batched(lambda x: derivatives(by_maximum, x))(x))
 
 
-def test_one_direction_for_many_images_and_many_for_one():
+def test_max_pool_vmap_over_images_or_directions_only():
     """Where only the images or only the directions are batched."""
     draw = normal(1)
     x, xs, direction, directions = (
@@ -61,26 +61,26 @@ def test_one_direction_for_many_images_and_many_for_one():
             same(jax.vmap(derived(max_pool), axes)(*pair), jax.vmap(derived(by_maximum), axes)(*pair))
 
 
-def test_of_equals_the_first_has_the_gradient():
+def test_max_pool_gradient_of_ties_goes_to_first_maximum():
     x = jnp.ones((1, 2, 4, 1)).at[0, 1, 3].set(2.0)
     gradient = jax.grad(lambda x: max_pool(x).sum())(x)
     np.testing.assert_array_equal(gradient[0, :, :, 0], [[1, 0, 0, 0], [0, 0, 0, 1]])
 
 
-def test_what_is_kept_is_a_byte_for_each_window():
+def test_max_pool_residual_is_one_byte_per_window():
     _, back = jax.vjp(max_pool, jnp.ones((2, 8, 8, 3)))
     kept = [leaf for leaf in jax.tree.leaves(back) if hasattr(leaf, "nbytes")]
     assert sum(leaf.nbytes for leaf in kept) == 2 * 4 * 4 * 3
 
 
 @pytest.mark.parametrize("place", [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_what_is_no_number_is_seen(place: tuple[int, int]):
+def test_max_pool_propagates_nan(place: tuple[int, int]):
     x = jnp.arange(4.0).reshape(1, 2, 2, 1).at[0, *place, 0].set(jnp.nan)
     assert jnp.isnan(max_pool(x)).all()
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 4, 3), (2, 4, 1, 3), (2, 4, 4, 0), (0, 4, 4, 3)])
-def test_nothing_to_pool(shape: tuple[int, ...]):
+def test_max_pool_of_empty_arrays(shape: tuple[int, ...]):
     x = jnp.ones((TASKS, *shape))
     assert jax.vmap(max_pool)(x).shape == jax.vmap(by_maximum)(x).shape
     assert jax.vmap(jax.grad(lambda x: max_pool(x).sum()))(x).shape == x.shape

@@ -46,7 +46,7 @@ def prototypical(model: MLP, task: Task) -> jax.Array:
     return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(6), task.query.targets])
 
 
-def test_without_steps_it_is_a_prototypical_network():
+def test_protomaml_without_steps_matches_prototypical_network():
     model, task = problem()
     grads, info = jax.jit(of_steps(0).meta_grad)(model, task)
     value, expected = jax.value_and_grad(prototypical)(model, task)
@@ -55,7 +55,7 @@ def test_without_steps_it_is_a_prototypical_network():
     assert not np.any(flat(grads.head))
 
 
-def test_shifting_all_embeddings_changes_no_probability():
+def test_protomaml_loss_is_invariant_to_embedding_shift():
     """The head that is made for the task moves with the features."""
     model, task = problem()
     shift = 10 * normal(4)(5)
@@ -69,7 +69,7 @@ def test_shifting_all_embeddings_changes_no_probability():
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
-def test_the_gradient_flows_through_the_prototypes(steps: int):
+def test_meta_gradient_flows_through_prototypes(steps: int):
     """Finite differences over the whole of it; held constant, the prototypes leave another gradient."""
     model, task = problem()
     found = check_meta_gradient(of_steps(steps), model, task)
@@ -81,7 +81,7 @@ def test_the_gradient_flows_through_the_prototypes(steps: int):
     assert differ(constant.body, of_steps(steps).meta_grad(model, task)[0].body) > 1e-2
 
 
-def test_the_inner_gradient_is_partial():
+def test_inner_gradient_holds_prototype_head_constant():
     """A step moves the body by the gradient with the head held, not with the head as a function of the body."""
     model, task = problem()
     c = means(model.embed(task.support.inputs), task.support.targets)
@@ -93,7 +93,7 @@ def test_the_inner_gradient_is_partial():
     assert differ(partial.body, total.body) > 1e-2
 
 
-def test_a_head_that_alone_adapts():
+def test_protomaml_adapts_only_selected_head():
     """With a selection the body stands still, and the prototypes still carry the gradient."""
     model, task = problem()
     algorithm = of_steps(2, select="head")
@@ -103,14 +103,14 @@ def test_a_head_that_alone_adapts():
     assert check_meta_gradient(algorithm, model, task).passed
 
 
-def test_the_head_of_the_meta_parameters_is_not_read():
+def test_meta_gradient_is_independent_of_initial_head():
     model, task = problem()
     other = eqx.tree_at(lambda m: m.head, model, jax.tree.map(lambda x: x + 1, model.head))
     pair = [jax.jit(of_steps(2).meta_grad)(m, task)[0] for m in (model, other)]
     assert_close(pair[0], pair[1], 1e-14)
 
 
-def test_a_class_without_examples_has_its_prototype_at_zero():
+def test_prototype_of_empty_class_is_zero():
     features = normal(1)(4, 5)
     found = prototypes(features, jnp.asarray([0, 2, 2, 0]), WAYS)
     expected = jnp.stack([(features[0] + features[3]) / 2, jnp.zeros(5), (features[1] + features[2]) / 2])
@@ -123,7 +123,7 @@ def test_a_class_without_examples_has_its_prototype_at_zero():
     assert prototypes(half, jnp.asarray([0, 2, 2, 0]), WAYS, weights).dtype == half.dtype
 
 
-def test_class_numbers_of_a_narrow_dtype():
+def test_prototypes_accept_class_targets_of_narrow_dtype():
     """Class 256 does not fit; as an 8-bit number it would be class 0 once more."""
     found = prototypes(normal(1)(2, 5), jnp.asarray([0, 1], jnp.int8), 257)
     assert not found[2:].any()

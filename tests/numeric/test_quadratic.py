@@ -54,7 +54,7 @@ def closed_form(steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
 
 @pytest.mark.parametrize("derivative", get_args(Derivative))
 @pytest.mark.parametrize("steps", [0, 1, 2, 5])
-def test_maml(steps: int, derivative: Derivative):
+def test_maml_matches_closed_form(steps: int, derivative: Derivative):
     params, task = problem()
     power, adapted, _, q = closed_form(steps)
     algorithm = maml(support_loss, sgd(steps, ALPHA, derivative), outer_loss_fn=query_loss)
@@ -62,7 +62,7 @@ def test_maml(steps: int, derivative: Derivative):
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 5])
-def test_fomaml(steps: int):
+def test_fomaml_matches_closed_form(steps: int):
     params, task = problem()
     _, adapted, _, q = closed_form(steps)
     algorithm = fomaml(support_loss, sgd(steps, ALPHA), outer_loss_fn=query_loss)
@@ -72,7 +72,7 @@ def test_fomaml(steps: int):
 
 @pytest.mark.parametrize("alpha", [None, ALPHA])
 @pytest.mark.parametrize("steps", [1, 2, 5])
-def test_reptile(steps: int, alpha: float | None):
+def test_reptile_matches_closed_form(steps: int, alpha: float | None):
     params, task = problem()
     power, _, from_centre, _ = closed_form(steps)
     expected = (np.eye(4) - power) @ from_centre / (1 if alpha is None else alpha)
@@ -80,7 +80,7 @@ def test_reptile(steps: int, alpha: float | None):
     assert_close(grads, {"theta": expected}, 1e-13)
 
 
-def test_one_step_of_reptile_is_the_support_gradient():
+def test_one_step_reptile_is_support_gradient():
     """theta - (theta - alpha grad L) = alpha grad L; divided by alpha, grad L itself."""
     params, task = problem()
     plain = jax.grad(support_loss)(params, task.support)
@@ -89,7 +89,7 @@ def test_one_step_of_reptile_is_the_support_gradient():
     assert_close(gradient(reptile(support_loss, sgd(1, ALPHA), alpha=ALPHA), params, task), plain, 1e-13)
 
 
-def test_recorded_losses():
+def test_recorded_losses_match_closed_form():
     """The outer loss is the query loss at theta_k; the inner losses are those before each step."""
     params, task = problem()
     matrix, _ = (np.asarray(x) for x in task.support)

@@ -30,7 +30,7 @@ def meta_grad():
         return jax.jit(problem()[0].meta_grad)
 
 
-def test_the_meta_gradient_is_that_of_finite_differences(meta_grad):
+def test_meta_gradient_matches_finite_differences(meta_grad):
     _, params, task = problem()
     grads, info = meta_grad(params, task)
     loss = lambda params: meta_grad(params, task)[1].outer_loss
@@ -44,7 +44,7 @@ def test_the_meta_gradient_is_that_of_finite_differences(meta_grad):
 
 
 @pytest.mark.parametrize(("derivative", "checkpoints"), [("unrolled", None), ("mixed", 2)])
-def test_ways_of_differentiating_are_one(derivative, checkpoints, meta_grad):
+def test_derivative_modes_agree(derivative, checkpoints, meta_grad):
     algorithm, params, task = problem()
     other = replace(algorithm, inner=replace(algorithm.inner, derivative=derivative, checkpoints=checkpoints))
     found, _ = jax.jit(other.meta_grad)(params, task)
@@ -52,7 +52,7 @@ def test_ways_of_differentiating_are_one(derivative, checkpoints, meta_grad):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-10, 1e-12), found, expected)
 
 
-def test_without_steps_it_is_ordinary_attention():
+def test_zero_step_size_matches_ordinary_attention():
     """With one chunk as long as the text nothing is learned, and chunks of a window as long give the same losses."""
     algorithm, params, task = problem()
     still = time_training(clipped(0.0), replace(algorithm.sizes, window=12))

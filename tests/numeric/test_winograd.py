@@ -14,7 +14,7 @@ from innerloop.nn.kernels.cpu_conv import conv_p
 from innerloop.nn.kernels.im2col import conv_by_xla, kernel_gradient_by_patches
 
 
-def test_one_dimension_in_fractions():
+def test_one_dimensional_winograd_is_exact_in_fractions():
     """A^T [(G w) * (B^T d)] is the two windows of d times w, for a basis of all w and d."""
     exactly = lambda matrix: np.array([[Fraction(c) for c in row] for row in matrix])
     a_t, g, b_t = map(exactly, (winograd.A_T, winograd.G, winograd.B_T))
@@ -25,7 +25,7 @@ def test_one_dimension_in_fractions():
 
 
 @pytest.mark.parametrize("sides", [(6, 6), (7, 9), (8, 5), (1, 2)])
-def test_value_and_kernel_gradient(sides: tuple[int, int]):
+def test_winograd_value_and_kernel_gradient_match_direct_conv(sides: tuple[int, int]):
     """In float64, for even and odd sides."""
     draw = normal(sides[0])
     x, w, y = draw(6, *sides, 5), draw(3, 3, 5, 4), draw(6, *sides, 4)
@@ -34,7 +34,7 @@ def test_value_and_kernel_gradient(sides: tuple[int, int]):
     np.testing.assert_allclose(found, direct, rtol=1e-12, atol=1e-12)
 
 
-def test_several_blocks(monkeypatch: pytest.MonkeyPatch):
+def test_winograd_in_blocks_matches_single_block(monkeypatch: pytest.MonkeyPatch):
     draw = normal(0)
     x, w, y = draw(6, 4, 4, 2), draw(3, 3, 2, 3), draw(6, 4, 4, 3)
     whole = winograd.conv_by_tiles(x, w), winograd.kernel_gradient_by_tiles(x, y)
@@ -46,7 +46,7 @@ def test_several_blocks(monkeypatch: pytest.MonkeyPatch):
         np.testing.assert_allclose(one, other, rtol=1e-13, atol=1e-13)
 
 
-def test_it_is_used_and_its_derivatives_are_right():
+def test_conv_uses_winograd_with_correct_derivatives():
     """The primitive in float32: value, gradients and second derivatives beside XLA's own convolution in float64."""
     draw = normal(3)
     x, w, dx, dw = draw(2, 7, 6, 64), draw(3, 3, 64, 64) / 24, draw(2, 7, 6, 64), draw(3, 3, 64, 64)
@@ -75,6 +75,8 @@ def test_it_is_used_and_its_derivatives_are_right():
         (14, 3, 64, 1, jnp.float64, False),
     ],
 )
-def test_where_it_pays(side: int, kernel: int, channels: int, stride: int, dtype, pays: bool):
+def test_winograd_is_faster_only_for_suitable_shapes(
+    side: int, kernel: int, channels: int, stride: int, dtype, pays: bool
+):
     x = jnp.zeros((1, side, side, channels), dtype)
     assert winograd.is_faster(x, (kernel, kernel, channels, 64), stride) == pays

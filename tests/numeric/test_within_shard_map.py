@@ -42,7 +42,7 @@ MAKES = {
 
 
 @pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
-def test_parameters_that_all_devices_share(make: Any):
+def test_shard_map_with_replicated_parameters(make: Any):
     """A gradient is that of its own task, not the sum over the devices' tasks."""
     loss, params, task = mlp_case()
     algorithm = make(loss)
@@ -55,7 +55,7 @@ def test_parameters_that_all_devices_share(make: Any):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-12, 1e-14), found, expected)
 
 
-def test_the_residuals_of_imaml():
+def test_shard_map_of_imaml_residuals():
     loss, params, task = mlp_case()
     each = jax.vmap(imaml(loss, InnerLoop(optax.sgd(0.05), 4), cg_steps=2).residuals, (None, 0))
     tasks = jax.tree.map(lambda x: jnp.stack([x, x + 1]), task)
@@ -63,7 +63,7 @@ def test_the_residuals_of_imaml():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-12), found, jax.jit(each)(params, tasks))
 
 
-def test_a_task_that_all_devices_share():
+def test_shard_map_with_replicated_task():
     loss, params, task = mlp_case()
     many = jax.tree.map(lambda x: jnp.stack([x, -x]), params)
     each = jax.vmap(maml(loss, adam()).meta_grad, (0, None))

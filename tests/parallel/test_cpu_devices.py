@@ -40,21 +40,21 @@ def said(devices: int | str, **environment: str) -> str:
         (2, OWN, f"2|{OWN}"),
     ],
 )
-def test_a_process(devices: int, before: str, expected: str):
+def test_use_cores_sets_devices_and_flags(devices: int, before: str, expected: str):
     assert said(devices, XLA_FLAGS=before) == expected
 
 
-def test_flags_in_a_file(tmp_path: Path):
+def test_use_cores_keeps_flags_file(tmp_path: Path):
     """XLA takes the name of a file in place of flags."""
     (tmp_path / "flags").write_text("--xla_cpu_enable_fast_math=false")
     assert said(2, XLA_FLAGS=str(tmp_path / "flags")) == f"2|{tmp_path / 'flags'}"
 
 
-def test_a_number_that_jax_has_been_told_stays():
+def test_use_cores_keeps_device_count_from_environment():
     assert said("", JAX_NUM_CPU_DEVICES="3") == f"3|{VECTORISED}"
 
 
-def test_refused():
+def test_invalid_use_cores_calls_raise():
     with pytest.raises(InnerloopError, match="must be 1 or more"):
         use_cores(0)
     jax.devices()  # starts JAX

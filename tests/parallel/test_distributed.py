@@ -34,7 +34,7 @@ def told(monkeypatch):
     return seen
 
 
-def test_what_is_given_goes_before_the_environment(told, monkeypatch):
+def test_arguments_override_environment(told, monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host0:1234")
     monkeypatch.setenv("JAX_NUM_PROCESSES", "8")
     monkeypatch.setenv("JAX_PROCESS_ID", "3")
@@ -44,7 +44,7 @@ def test_what_is_given_goes_before_the_environment(told, monkeypatch):
     assert told["jax_cpu_collectives_implementation"] == "gloo"
 
 
-def test_a_cluster_is_asked_for_what_is_missing(told):
+def test_missing_arguments_enable_cluster_detection(told):
     multi_process.initialize(ProcessGroup())
     assert told["where"] == (None, None, None)
     assert told["cluster_detection_method"] is None
@@ -60,26 +60,26 @@ def test_a_cluster_is_asked_for_what_is_missing(told):
         (ProcessGroup(patience=0), "must be 1 or more"),
     ],
 )
-def test_meetings_that_cannot_take_place(told, meeting, words):
+def test_invalid_process_groups_raise(told, meeting, words):
     with pytest.raises(InnerloopError, match=words):
         multi_process.initialize(meeting)
     assert "where" not in told
 
 
-def test_bad_numbers_of_the_environment(told, monkeypatch):
+def test_invalid_environment_number_raises(told, monkeypatch):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "four")
     with pytest.raises(InnerloopError, match="JAX_NUM_PROCESSES: must be a whole number, got 'four'"):
         multi_process.initialize(ProcessGroup())
 
 
-def test_a_port_in_use(told):
+def test_port_in_use_raises(told):
     with socket.create_server(("", 0)) as listening:
         port = listening.getsockname()[1]
         with pytest.raises(InnerloopError, match=f"the port cannot be used .*, got {port}"):
             multi_process.initialize(ProcessGroup(f"127.0.0.1:{port}", 2, 0))
 
 
-def test_no_cluster_and_nothing_given(told, monkeypatch):
+def test_missing_cluster_and_coordinator_raises(told, monkeypatch):
     def refuse(*where, **how):
         raise ValueError("coordinator_address should be defined.")
 
@@ -90,7 +90,7 @@ def test_no_cluster_and_nothing_given(told, monkeypatch):
         multi_process.initialize(ProcessGroup())
 
 
-def test_alone_everything_is_as_it_was_brought():
+def test_single_process_helpers_return_inputs_unchanged():
     tree = {"x": np.ones(2)}
     assert not multi_process.is_multi_process()
     assert multi_process.is_primary()
@@ -104,7 +104,7 @@ def test_alone_everything_is_as_it_was_brought():
         settings(None)
 
 
-def test_a_failed_collective_is_a_loss_and_other_errors_are_not(monkeypatch):
+def test_detect_lost_process_converts_only_collective_errors(monkeypatch):
     def failing(error):
         with multi_process.detect_lost_process():
             raise error
@@ -126,19 +126,19 @@ def devices(*processes: int) -> Any:
     return [SimpleNamespace(process_index=index) for index in processes]
 
 
-def test_a_meta_batch_that_leaves_a_process_without_tasks():
+def test_task_mesh_rejects_meta_batch_indivisible_by_processes():
     with pytest.raises(
         InnerloopError, match="multiple of the number of processes, got 25 tasks for 2 processes"
     ):
         mesh.task_mesh(25, devices(0, 0, 1, 1))
 
 
-def test_devices_by_process():
+def test_by_process_groups_devices():
     given = devices(1, 0, 1, 0)
     assert mesh.by_process(given) == [[given[1], given[3]], [given[0], given[2]]]
 
 
-def test_own_tasks(monkeypatch):
+def test_local_tasks_selects_slice_of_process(monkeypatch):
     whole = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("tasks",))
     assert mesh.local_tasks(whole, 12) == slice(0, 12)
     monkeypatch.setattr(mesh, "_local_devices", lambda mesh: list(mesh.devices.flat)[1:])
@@ -146,7 +146,7 @@ def test_own_tasks(monkeypatch):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_the_mean_over_devices_is_the_mean(count):
+def test_mean_over_devices_matches_numpy(count):
     """Sizes that the devices do not divide, a scalar among them; the same everywhere."""
     rng = np.random.default_rng(0)
     tree = {"w": rng.normal(size=(count, 2, 7)), "b": rng.normal(size=count)}
@@ -166,7 +166,7 @@ def child(monkeypatch):
         signal.signal(number, handler)
 
 
-def test_an_aborted_child_is_told_as_a_loss(child, capfd, tmp_path):
+def test_aborted_child_is_reported_as_lost(child, capfd, tmp_path):
     child("import os; os.abort()")
     assert processes.supervise([], tmp_path) == processes.LOST == 75
     assert capfd.readouterr().err.endswith("again with --resume if the first process saved a checkpoint.\n")
@@ -177,14 +177,14 @@ def test_an_aborted_child_is_told_as_a_loss(child, capfd, tmp_path):
     assert capfd.readouterr().err.endswith(f"again with `innerloop train --resume '{folder}'`.\n")
 
 
-def test_other_ends_are_handed_on(child, tmp_path):
+def test_child_exit_codes_are_forwarded(child, tmp_path):
     child("import sys; sys.exit(3)")
     assert processes.supervise([], tmp_path) == 3
     child("import os; os.kill(os.getpid(), 9)")
     assert processes.supervise([], tmp_path) == 137
 
 
-def test_a_signal_is_handed_on_once(child, tmp_path):
+def test_signal_is_forwarded_once(child, tmp_path):
     child("import os, signal; os.kill(os.getppid(), signal.SIGTERM); signal.pause()")
     assert processes.supervise([], tmp_path) == 143
 
@@ -208,12 +208,12 @@ distributed.as_one(work, Path("run"))
         ("KeyError(3)", 1, "KeyError: 3"),
     ],
 )
-def test_after_an_error_a_process_ends_at_once(error, code, words):
+def test_process_exits_immediately_after_error(error, code, words):
     done = subprocess.run([sys.executable, "-c", AS_ONE.format(error=error)], capture_output=True, text=True)
     assert (done.returncode, words in done.stderr) == (code, True), done.stderr
 
 
-def test_the_child_ends_with_the_command():
+def test_child_ends_with_parent():
     """The one in the middle is killed; the last one sees that its parent is gone."""
     last = (
         "import time; from innerloop.cli import distributed as p; p.end_with_parent(); print(1, flush=True)"
@@ -230,13 +230,13 @@ def test_the_child_ends_with_the_command():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the parent is Python's launcher there")
-def test_a_child_whose_command_is_gone_already_ends():
+def test_child_of_dead_parent_ends():
     """Its own number is never that of its parent."""
     code = "import os, time; from innerloop.cli import distributed as p; p.end_with_parent(os.getpid()); time.sleep(60)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == processes.LOST
 
 
-def test_who_is_a_child(monkeypatch):
+def test_is_child_reads_environment(monkeypatch):
     monkeypatch.delenv(processes.CHILD, raising=False)
     assert not processes.is_child()
     monkeypatch.setenv(processes.CHILD, str(os.getppid()))

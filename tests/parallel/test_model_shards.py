@@ -48,12 +48,12 @@ WORKER = Path(__file__).with_name("shards_worker.py")
         ((), None),
     ],
 )
-def test_which_axis_is_cut(shape: tuple[int, ...], axis: int | None):
+def test_axis_to_shard(shape: tuple[int, ...], axis: int | None):
     assert _axis_to_shard(shape, 2) == axis
     assert _axis_to_shard(shape, 1) is None
 
 
-def test_devices_stand_in_groups():
+def test_task_mesh_with_model_shards():
     devices = jax.devices()
     assert task_mesh(4, devices, model_shards=2).shape == {"tasks": 1, "model": 2}
     assert task_mesh(4, devices, model_shards=1).shape == {"tasks": 2}
@@ -63,7 +63,7 @@ def test_devices_stand_in_groups():
         task_mesh(4, devices, model_shards=3)
 
 
-def test_each_device_holds_its_piece_of_parameters_and_moments():
+def test_each_device_holds_shard_of_parameters_and_moments():
     """256 x 256 weights, and Adam's two moments of each; bytes on one device, as the compiler counts them."""
     mesh, optimizer = task_mesh(2, model_shards=2), optax.adam(0.01)
     algorithm = maml(mean_squared_error(), InnerLoop(optax.sgd(0.05), 1))
@@ -87,7 +87,7 @@ def work(count: int, file: Path, devices: int, shards: int) -> dict[str, np.ndar
 
 
 @pytest.mark.slow
-def test_groups_and_processes_compute_what_one_device_does(tmp_path: Path):
+def test_sharded_results_match_single_device(tmp_path: Path):
     """Two groups, and two processes of one group: training with Adam, evaluation and streamed episodes."""
     one = work(1, tmp_path / "one.npz", 1, 1)
     assert len(one) > 20
@@ -109,7 +109,7 @@ WIDE = replace(
 )
 
 
-def test_a_run_in_pieces_is_saved_whole_and_goes_on(tmp_path: Path):
+def test_sharded_run_saves_full_weights_and_resumes(tmp_path: Path):
     """Weights as those of a run on whole parameters, up to rounding; resumed to the same bits; measured."""
     plain = replace(WIDE, outer=replace(WIDE.outer, model_shards=1))
     for name, config in {"cut": WIDE, "plain": plain}.items():
@@ -138,7 +138,7 @@ LONG += ("--outer.validate-every", "0", "--evaluation.validation-tasks", "6", "-
 
 
 @pytest.mark.slow
-def test_a_run_in_pieces_over_processes_goes_on_in_one(tmp_path: Path):
+def test_sharded_multi_process_run_resumes_in_one_process(tmp_path: Path):
     """Two processes of one group each, both killed behind a checkpoint; then one process of two groups, to the end.
 
     As one group that was never interrupted.
@@ -161,7 +161,7 @@ def refused(config: Config, tmp_path: Path, words: str) -> None:
         train(config, tmp_path / "run")
 
 
-def test_what_cannot_be_cut_is_refused(tmp_path: Path):
+def test_invalid_model_shards_raise(tmp_path: Path):
     refused(
         replace(WIDE, outer=replace(WIDE.outer, model_shards=3)),
         tmp_path,

@@ -44,7 +44,7 @@ def precisions(text: str) -> set[str]:
 @pytest.mark.parametrize(
     ("asked", "found"), [(None, "HIGHEST"), ("tensorfloat32", "HIGH"), ("bfloat16", "DEFAULT")]
 )
-def test_a_meta_gradient(asked: str | None, found: str):
+def test_meta_gradient_uses_requested_precision(asked: str | None, found: str):
     """Within the user's own `jax.jit` too, where the convolution is lowered outside of the library's calls."""
     with jax.default_matmul_precision(asked):
         lowered = jax.jit(algorithm().meta_grad).lower(*problem())
@@ -75,7 +75,7 @@ def prototypes() -> il.Algorithm:
         ),
     ],
 )
-def test_every_method_of_an_algorithm(call: Any):
+def test_algorithm_methods_use_highest_precision(call: Any):
     assert precisions(jax.jit(call).lower(*problem()).as_text()) == {"HIGHEST"}
 
 
@@ -84,7 +84,7 @@ def asked_for() -> str | None:
 
 
 @pytest.mark.usefixtures("gpu")
-def test_an_outer_loop_and_an_evaluation():
+def test_outer_loop_and_evaluate_set_highest_precision():
     """Whatever they call: the user's sampler and score have products too."""
     params, task = problem()
     seen = []
@@ -110,7 +110,7 @@ def test_an_outer_loop_and_an_evaluation():
 
 
 @pytest.mark.usefixtures("gpu")
-def test_a_program_that_is_kept_follows_the_setting():
+def test_cached_program_follows_precision_setting():
     seen = []
 
     def product(x: jax.Array) -> jax.Array:
@@ -124,5 +124,5 @@ def test_a_program_that_is_kept_follows_the_setting():
     assert seen == ["highest", "bfloat16"]
 
 
-def test_a_cpu_is_left_alone():
+def test_cpu_uses_default_precision():
     assert precisions(jax.jit(algorithm().meta_grad).lower(*problem()).as_text()) == {"DEFAULT"}

@@ -40,7 +40,7 @@ def found(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arrangement", [(1, 2), (1, 4), (2, 2), (4, 4)])
-def test_meta_gradient_run_metrics_and_evaluation_are_those_of_one_device(found, arrangement):
+def test_results_match_single_device(found, arrangement):
     one, other = found[1, 1], found[arrangement]
     assert other.keys() == one.keys() or arrangement[1] == 4
     for name in other:
@@ -51,7 +51,7 @@ def test_meta_gradient_run_metrics_and_evaluation_are_those_of_one_device(found,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
-def test_as_many_devices_in_several_processes_give_the_same_bits(found, count):
+def test_results_are_bit_identical_across_process_counts(found, count):
     one, many = found[1, count], found[count, count]
     for name in many:
         np.testing.assert_array_equal(many[name], one[name], err_msg=name)
@@ -63,7 +63,7 @@ SHORT += ("--evaluation.validation-tasks", "6", "--evaluation.steps", "1", "--ou
 
 
 @pytest.mark.slow
-def test_stopped_lost_and_resumed_to_the_same_bits(tmp_path):
+def test_resume_after_stop_and_lost_process_is_bit_identical(tmp_path):
     """SIGTERM to one of two; both again, and one killed; then one process with two devices, to the end."""
     run, whole = tmp_path / "run", tmp_path / "whole"
     both = launch.start(2, [*SHORT, "--folder", str(run)])

@@ -209,7 +209,7 @@ def in_closed_form(slopes: np.ndarray, x: np.ndarray, queries: np.ndarray) -> tu
     shots=st.integers(0, 3),
     queries=st.integers(1, 2),
 )
-def test_evaluation_of_any_distribution(shape, set_of, key, held, shots, queries):
+def test_evaluate_matches_closed_form(shape, set_of, key, held, shots, queries):
     """Every shape and container is the same distribution; without examples nothing is learnt."""
     x, q = np.arange(1.0, shots + 1)[:, None], np.arange(1.0, queries + 1)[:, None]
     slopes = {"NumPy": SLOPES, "JAX": jnp.asarray(SLOPES), "float64": SLOPES.astype(float)}[held]
@@ -227,7 +227,7 @@ def test_evaluation_of_any_distribution(shape, set_of, key, held, shots, queries
     dtype=TYPES,
     meta_batch=st.integers(1, 2),
 )
-def test_an_update_on_any_distribution(shape, set_of, key, dtype, meta_batch):
+def test_outer_update_matches_closed_form(shape, set_of, key, dtype, meta_batch):
     """One step of the outer loop, whatever types the examples have; integers are promoted."""
     x = np.array([[1.0], [2.0]])
     tasks = SHAPES[shape](jnp.asarray(SLOPES * 2), draws(set_of, Task, x, x, dtype))
@@ -246,7 +246,7 @@ def test_an_update_on_any_distribution(shape, set_of, key, dtype, meta_batch):
     task_of=st.sampled_from(sorted(NO_TASKS)),
     key=st.sampled_from(sorted(KEYS)),
 )
-def test_what_is_no_task_is_told(shape, set_of, task_of, key):
+def test_invalid_tasks_raise(shape, set_of, task_of, key):
     x = np.ones((2, 1))
     tasks = SHAPES[shape](jnp.asarray(SLOPES), draws(set_of, NO_TASKS[task_of], x, x, np.float32))
     with pytest.raises(InnerloopError):
@@ -266,7 +266,7 @@ CALLS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_functions_that_cannot_draw(name: str):
+def test_invalid_sample_functions_raise(name: str):
     tasks: Any = SimpleNamespace(sample=CALLS[name])
     with pytest.raises(InnerloopError, match="`SimpleNamespace.sample` cannot be"):
         evaluate(model(), PARAMS, tasks, key=KEYS["new"], num_tasks=2)
@@ -276,7 +276,7 @@ NO_KEYS = [0, 1.5, "key", None, [0, 1], np.zeros(2), np.zeros((2, 2), np.uint32)
 
 
 @pytest.mark.parametrize("key", NO_KEYS, ids=repr)
-def test_what_is_no_key_is_told(key: Any):
+def test_invalid_keys_raise(key: Any):
     """Where tasks are drawn, and by the losses that need one."""
     noisy = Loss(lambda params, batch, key: loss(params, batch) + jax.random.normal(key), random=True)
     for check in (lambda: distribution.check_key(key, "Loss"), lambda: inspect.unwrap(check_key)(noisy, key)):
@@ -323,7 +323,7 @@ NO_NAMES: dict[str, Callable[[Any], Any]] = {
 
 @some(12)
 @given(st.lists(st.sampled_from(sorted(NUMBERS)), min_size=1, max_size=3, unique=True), st.integers(1, 2))
-def test_scores_of_every_type(names: list[str], chunk: int):
+def test_evaluate_supports_every_score_type(names: list[str], chunk: int):
     """At parameters 1 and 0.25, which all types hold exactly."""
     tasks = Plain(SLOPES, draws("batch", Task, np.ones((2, 1)), np.ones((2, 1)), np.float32))
     still = model(optax.stateless(lambda grads, params: jax.tree.map(lambda g: 0 * g - 0.75, grads)))
@@ -344,7 +344,7 @@ def test_scores_of_every_type(names: list[str], chunk: int):
         st.tuples(st.sampled_from(sorted(NO_NAMES)), st.sampled_from(sorted(NUMBERS))),
     )
 )
-def test_what_is_no_score_is_told(kinds: tuple[str, str]):
+def test_invalid_scores_raise(kinds: tuple[str, str]):
     container, number = kinds
     value = NO_NUMBERS[number] if container == "named" else NUMBERS[number][0]
     put = NO_NAMES.get(container, lambda value: {"first": 1.0, "a": value})
@@ -353,7 +353,7 @@ def test_what_is_no_score_is_told(kinds: tuple[str, str]):
         score_shapes(lambda params, task: put(value(params["w"])), PARAMS, Task(batch, batch))
 
 
-def test_the_first_line_of_an_error_is_told():
+def test_score_error_shows_first_line_of_cause():
     """Those of JAX have many."""
     of_python: Any = lambda params, task: {"a": float(params["w"])}
     batch = Batch(jnp.ones((1, 1)), jnp.ones((1, 1)))
@@ -363,7 +363,7 @@ def test_the_first_line_of_an_error_is_told():
         score_shapes(of_python, PARAMS, Task(batch, batch))
 
 
-def test_a_score_of_another_signature_is_told():
+def test_score_with_wrong_signature_raises():
     tasks = Plain(SLOPES, draws("batch", Task, np.ones((2, 1)), np.ones((2, 1)), np.float32))
     one: Any = lambda params: {"a": 1.0}
     with pytest.raises(InnerloopError, match="score: cannot be computed .*takes 1 positional argument"):
@@ -398,7 +398,7 @@ FORMS: dict[str, Callable[[list[str]], Any]] = {
     st.lists(st.sampled_from(PATHS), min_size=1, max_size=len(PATHS) - 1, unique=True),
     st.sampled_from(sorted(FORMS)),
 )
-def test_selections_of_every_form(names: list[str], form: str):
+def test_equivalent_selections_partition_identically(names: list[str], form: str):
     """All of them choose the same parameters, and leave the others in the rest."""
     fast, rest = partition(TREE, FORMS[form](names))
     assert sorted(paths(fast)) == sorted(names)
@@ -406,7 +406,7 @@ def test_selections_of_every_form(names: list[str], form: str):
 
 
 @pytest.mark.parametrize(("name", "inside"), [("body", 3), ("body/0", 2), ("head/", 2), ("heads", 1)])
-def test_a_name_is_that_of_a_whole_part(name: str, inside: int):
+def test_selection_name_matches_complete_path_parts(name: str, inside: int):
     assert len(paths(partition(TREE, name)[0])) == len(paths(partition(TREE, (name,))[0])) == inside
 
 
@@ -437,7 +437,7 @@ NO_SELECTIONS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", NO_SELECTIONS)
-def test_what_is_no_selection_is_told(name: str):
+def test_invalid_selections_raise(name: str):
     """Its keys are no names, and what can be read once would be empty the second time."""
     complement = Except(None)
     object.__setattr__(complement, "selection", NO_SELECTIONS[name])
@@ -458,7 +458,7 @@ def test_what_is_no_selection_is_told(name: str):
     st.sampled_from([maml, fomaml, anil, reptile]),
     st.lists(st.sampled_from(["float32", "float16", "bfloat16"]), min_size=2, max_size=2),
 )
-def test_every_parameter_keeps_its_type(make: Any, dtypes: list[str]):
+def test_algorithms_preserve_parameter_dtypes(make: Any, dtypes: list[str]):
     """In the adapted parameters and in the meta-gradient, with the values of float32."""
     values = {"body": jnp.array([[0.5]]), "head": jnp.array([[2.0]])}
     mixed = {name: x.astype(dtype) for (name, x), dtype in zip(values.items(), dtypes, strict=True)}
@@ -506,7 +506,7 @@ LABELS: dict[str, Callable[[list[int]], Any]] = {
 
 @some(12)
 @given(st.sampled_from(sorted(HOLD)), st.sampled_from(sorted(HOLD)), st.sampled_from(sorted(LABELS)))
-def test_a_learner_reads_every_container(train: str, test: str, labels: str):
+def test_learner_accepts_every_container(train: str, test: str, labels: str):
     """The classes are those that were given, and the probabilities those of float32."""
     given, plain = LABELS[labels]([0, 1, 2, 0]), np.array(ROWS, np.float32)
     expected = LEARNER.fit(plain, np.array([0, 1, 2, 0])).predict_proba(plain)
@@ -534,13 +534,13 @@ def test_a_learner_reads_every_container(train: str, test: str, labels: str):
         ({"a": 1}, [0]),
     ],
 )
-def test_what_a_learner_cannot_read_is_told(x: Any, y: Any):
+def test_learner_rejects_invalid_examples_and_labels(x: Any, y: Any):
     with pytest.raises(InnerloopError):
         LEARNER.fit(x, y)
 
 
 @pytest.mark.parametrize("error", [ValueError(), TypeError("")])
-def test_an_error_of_a_score_without_words_is_told_by_its_name(error: Exception):
+def test_score_error_without_message_shows_its_type(error: Exception):
     def silent(*arguments: object):
         raise error
 
@@ -549,7 +549,7 @@ def test_an_error_of_a_score_without_words_is_told_by_its_name(error: Exception)
         score_shapes(silent, jnp.ones(1), task)
 
 
-def test_an_empty_dictionary_of_scores_is_told_as_such():
+def test_score_error_distinguishes_empty_dict_from_list():
     batch = Batch(jnp.ones((1, 1)), jnp.ones((1, 1)))
     cases: list[tuple[Any, str]] = [({}, "an empty dict"), ([1.0], "a list")]
     for value, told in cases:

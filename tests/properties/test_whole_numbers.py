@@ -290,7 +290,7 @@ jax.eval_shape(lambda rates: il.meta_sgd(loss, inner, rates=rates).init(params),
 """
 
 
-def test_what_is_no_count_is_told_at_every_door():
+def test_public_calls_reject_invalid_arguments():
     tried = [
         f"try:\n    {call}\n    print('accepted')\nexcept il.InnerloopError as error:\n    print(error)\n"
         for call in REFUSED
@@ -301,7 +301,7 @@ def test_what_is_no_count_is_told_at_every_door():
     assert dict(zip(REFUSED, done.stdout.splitlines(), strict=True)) == REFUSED
 
 
-def test_the_limits_of_a_count():
+def test_check_count_enforces_limits():
     assert check_count("who", "name", 3, 3, 3) == 3
     for number, told in ((2, "3 or more"), (4, "3 or less")):
         with pytest.raises(InnerloopError, match=f"who: `name` must be {told}, got {number}"):

@@ -49,7 +49,7 @@ def group(maml, joint):
     return found
 
 
-def test_seeds_are_one_result_with_mean_and_spread(group, maml):
+def test_seeds_are_summarized_by_mean_and_spread(group, maml):
     assert [run.label for run in group.runs] == ["MAML", "joint training"]
     values = [measure(seeded(maml, seed, 2.0), tasks=6).value for seed in range(3)]
     first = group.runs[0]
@@ -59,7 +59,7 @@ def test_seeds_are_one_result_with_mean_and_spread(group, maml):
     assert first.ci95 == pytest.approx(np.std(values, ddof=1))
 
 
-def test_seeds_do_not_compete(group):
+def test_ranking_uses_means_over_seeds(group):
     """The headline and the order go by the means; no seed is the best run."""
     assert [run.label for run in group.results] == ["joint training", "MAML", "untrained"]
     told = verdict(group)
@@ -73,7 +73,7 @@ def test_seeds_do_not_compete(group):
     assert "Rows of several seeds: mean ± standard deviation over seeds." in conditions(group)
 
 
-def test_what_are_seeds_of_one_setting(maml, joint):
+def test_group_by_seed_requires_equal_settings(maml, joint):
     other = replace(maml.config, inner=replace(maml.config.inner, learning_rate=0.5), seed=3)
     faster = replace(maml, experiment=maml.experiment.with_config(other))
     chunked = replace(maml.config, outer=replace(maml.config.outer, chunk=1), seed=4)
@@ -117,7 +117,7 @@ def test_seeds_are_compared_in_pairs(group):
     assert compare(a, result(group, [1.0], [9.0, 9.0])).pairs == "task by task"
 
 
-def test_other_tasks_are_not_paired(group):
+def test_runs_on_different_tasks_are_not_paired(group):
     """Other numbers of queries, or other test data as the runs recorded them."""
     a, b = (result(group, [value], [value, value + 1]) for value in (2.0, 1.5))
     other = replace(b, measurement=replace(b.measurement, queries=99))
@@ -129,7 +129,7 @@ def test_other_tasks_are_not_paired(group):
     assert compare(with_data(a, "x"), with_data(b, "y")).pairs == "not in pairs: other tasks"
 
 
-def test_a_table_has_columns_of_the_conditions_in_which_rows_differ(group):
+def test_summary_adds_columns_for_differing_conditions(group):
     rows = summary.rows([group])
     assert tuple(summary.heads(rows)) == summary.HEADS
     queries = rows[0].queries
@@ -141,13 +141,13 @@ def test_a_table_has_columns_of_the_conditions_in_which_rows_differ(group):
     assert r"\begin{tabular}{llrlrrlrrrr}" in summary.as_latex(rows)
 
 
-def test_what_is_not_finite_distinguishes_nothing(group):
+def test_non_finite_difference_has_no_sign(group):
     a, b = (result(group, [0.0], [1.0, scores]) for scores in (np.nan, 2.0))
     assert compare(a, b).sign == 0
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_the_page_shows_the_mean_and_its_seeds(group, tmp_path):
+def test_page_lists_mean_and_seeds(group, tmp_path):
     run_page.write([group], new_output(tmp_path / "page.html", overwrite=False))
     page = (tmp_path / "page.html").read_text()
     rows = [re.sub("<[^>]*>", "|", row) for row in re.findall(r'<tr class="[a-z]*">.*?</tr>', page)]
@@ -157,7 +157,7 @@ def test_the_page_shows_the_mean_and_its_seeds(group, tmp_path):
     assert "Report on 5 runs" in page
 
 
-def test_the_figures_show_the_mean_and_every_training(group):
+def test_figures_show_means_and_individual_seeds(group):
     (axes,) = run_page.adaptation_figure(group).axes
     assert len(axes.lines) == 3
     figure = run_page.training_figure(group)
@@ -168,7 +168,7 @@ def test_the_figures_show_the_mean_and_every_training(group):
     assert [text.get_text() for text in legend.get_texts()] == ["MAML", "joint training"]
 
 
-def test_the_pretrained_baseline_is_compared_with_a_head_of_the_tasks(runs):
+def test_untrained_joint_baseline_has_one_output_per_way(runs):
     """Untrained, too, it meets tasks with one output per way, not with one per training class."""
     trained = load_trained(runs[2])
     config = replace(trained.config, algorithm="joint")

@@ -83,9 +83,7 @@ def of_the_page() -> np.ndarray:
 @needs_node
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("name", demo_assets.ALGORITHMS)
-def test_scores_equal_those_of_python_after_every_step(
-    name: str, frozen: bool, of_the_page: np.ndarray
-) -> None:
+def test_page_scores_match_python_after_every_step(name: str, frozen: bool, of_the_page: np.ndarray) -> None:
     params, experiment = demo_assets.load(name)
     algorithm = experiment.test_algorithm.with_inner(steps=5)
     algorithm = algorithm.with_inner(select="head") if frozen else algorithm
@@ -117,14 +115,14 @@ DIFFERENCES = """(() => {
 
 
 @needs_node
-def test_the_gradient_of_every_parameter_equals_finite_differences() -> None:
+def test_gradients_match_finite_differences() -> None:
     found = np.asarray(run_script(DIFFERENCES, "doubles"))
     assert found.shape == (2, 14, 2)  # features that are flattened, and their mean
     np.testing.assert_allclose(found[..., 0], found[..., 1], rtol=1e-4, atol=1e-7)
 
 
 @needs_node
-def test_products_by_webassembly_equal_those_by_javascript() -> None:
+def test_webassembly_products_match_javascript() -> None:
     """Whole tiles, and what is left over of rows and columns."""
     compare = """[[4, 3, 8], [1, 1, 1], [7, 300, 13], [245, 64, 576]].flatMap(([rows, inner, columns]) =>
       [false, true].map((turned) => {
@@ -139,13 +137,13 @@ def test_products_by_webassembly_equal_those_by_javascript() -> None:
 
 
 @needs_node
-def test_drawings_are_shrunk_as_omniglot_is() -> None:
+def test_drawings_are_resized_like_omniglot() -> None:
     found = run_script("TASKS.map((task) => imagesOf(drawingsOf(task.queries, 5)))")
     for task, images in zip(constant("tasks.js"), found, strict=True):
         np.testing.assert_array_equal(np.float32(images), drawn(task, "queries").ravel())
 
 
-def test_the_weights_are_those_that_ship() -> None:
+def test_page_weights_match_shipped_weights() -> None:
     assert (PAGE / "models.js").read_text() == demo_assets.models()
 
 
@@ -165,11 +163,11 @@ def held_out(monkeypatch: pytest.MonkeyPatch) -> ClassArrays:
 
 
 @pytest.mark.data
-def test_the_drawings_are_the_first_held_out_tasks(held_out: ClassArrays) -> None:
+def test_page_drawings_are_first_held_out_tasks(held_out: ClassArrays) -> None:
     assert (PAGE / "tasks.js").read_text() == demo_assets.tasks(held_out)
 
 
-def test_the_page_is_small_and_loads_nothing_from_elsewhere() -> None:
+def test_page_is_small_and_self_contained() -> None:
     assert sum(path.stat().st_size for path in PAGE.iterdir()) < 2e6
     page = (PAGE / "index.html").read_text()
     loaded = re.findall(r'(?:src|rel="stylesheet" href)="([^"]+)"', page)

@@ -56,7 +56,7 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> str:
     return opened(tmp_path_factory.mktemp("untouched"), "", SKIP_TIME)
 
 
-def test_it_fills_itself_and_adapts(untouched: str) -> None:
+def test_page_fills_in_drawings_and_adapts(untouched: str) -> None:
     right, mean = cells(untouched, "right of 5"), cells(untouched, "mean %")
     assert list(right) == list(demo_assets.ALGORITHMS)
     assert all(len(found) == 6 for found in (*right.values(), *mean.values()))
@@ -67,7 +67,7 @@ def test_it_fills_itself_and_adapts(untouched: str) -> None:
 FREEZE = 'document.getElementById("frozen").click();'
 
 
-def test_the_switch_freezes_the_body(untouched: str, tmp_path: Path) -> None:
+def test_freeze_switch_freezes_body(untouched: str, tmp_path: Path) -> None:
     """FOMAML's head alone learns little at its step size, which is what the switch shows; ANIL has no other way."""
     free = cells(untouched, "mean %")
     frozen = cells(opened(tmp_path, FREEZE, SKIP_TIME), "mean %")
@@ -96,7 +96,7 @@ document.body.append(Object.assign(document.createElement("pre"), {id: "told", t
 """
 
 
-def test_one_can_draw_with_the_keyboard(tmp_path: Path) -> None:
+def test_keyboard_drawing_works(tmp_path: Path) -> None:
     document = opened(tmp_path, KEYBOARD, SKIP_TIME)
     assert told(document) == [
         *(True, "10 of 10 drawings to go."),
@@ -123,6 +123,6 @@ document.body.append(Object.assign(document.createElement("pre"), {id: "told", t
 """
 
 
-def test_five_steps_of_an_algorithm_take_less_than_300_milliseconds(tmp_path: Path) -> None:
+def test_five_inner_steps_take_under_300_ms(tmp_path: Path) -> None:
     """The fastest of some: a machine that does other things too is not the page's fault."""
     assert max(told(opened(tmp_path, TIMES))) < 300

@@ -8,13 +8,13 @@ from innerloop.training.measurement import Band
 from innerloop.training.trained import load_trained
 
 
-def test_runs_on_one_problem_stand_together(groups):
+def test_runs_are_grouped_by_problem(groups):
     assert [group.title for group in groups] == ["Sinusoid regression, 10 points", "Glyphs, 5-way 1-shot"]
     assert [run.label for run in groups[0].runs] == ["MAML", "joint training"]
     assert [[b.label for b in group.baselines] for group in groups] == [["untrained"], ["untrained"]]
 
 
-def test_numbers_are_those_of_the_measurement(groups, runs):
+def test_run_values_match_measurement(groups, runs):
     record = measure(load_trained(runs[0]), tasks=6).to_json()
     assert groups[0].runs[0].measurement.to_json()["curve"] == record["curve"]
     assert groups[0].runs[0].value == record["loss"]
@@ -22,7 +22,7 @@ def test_numbers_are_those_of_the_measurement(groups, runs):
     assert groups[0].runs[0].at(4) is None
 
 
-def test_the_best_comes_first_and_the_baseline_last(groups):
+def test_results_are_sorted_with_baseline_last(groups):
     at = lambda result, loss: replace(
         result, measurement=replace(result.measurement, curves={"loss": Band([loss], [0.01])})
     )
@@ -30,7 +30,7 @@ def test_the_best_comes_first_and_the_baseline_last(groups):
     assert [result.label for result in group.results] == ["joint training", "MAML", "untrained"]
 
 
-def test_a_run_that_diverged_comes_last(groups):
+def test_diverged_run_is_ranked_after_other_runs(groups):
     at = lambda result, loss: replace(
         result, measurement=replace(result.measurement, curves={"loss": Band([loss], [loss])})
     )
@@ -57,12 +57,12 @@ def test_labels_always_differ(runs):
     assert len(set(measurements.labels_of([maml, maml]))) == 2
 
 
-def test_a_weights_file_has_no_measures_of_training(runs):
+def test_weights_file_has_no_training_metrics(runs):
     result = measurements.gather([load_trained(runs[0] / "weights.safetensors")], 4)[0].runs[0]
     assert (result.metrics, result.environment, result.trained.folder) == ([], {}, None)
 
 
-def test_problems_in_words(runs):
+def test_problem_titles_describe_the_data(runs):
     maml = load_trained(runs[0])
     for change, words in (
         ({"protocol": "reptile"}, "Sinusoid regression, 10 points, Reptile's protocol"),

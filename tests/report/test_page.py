@@ -41,7 +41,7 @@ def written(groups, tmp_path_factory):
     return out.read_text()
 
 
-def test_the_page_is_whole_and_needs_nothing_beside_it(written):
+def test_page_is_well_formed_and_self_contained(written):
     parsed = Balance()
     parsed.feed(written)
     assert parsed.open == []
@@ -50,7 +50,7 @@ def test_the_page_is_whole_and_needs_nothing_beside_it(written):
     assert "@import" not in written
 
 
-def test_the_page_tells_results_settings_and_environment(written, groups):
+def test_page_shows_results_settings_and_environment(written, groups):
     parsed = Balance()
     parsed.feed(written)
     text = " ".join(parsed.text)
@@ -61,14 +61,14 @@ def test_the_page_tells_results_settings_and_environment(written, groups):
     assert "packages.jax" in text
 
 
-def test_figures_are_kept_with_the_runs(written, runs):
+def test_figures_are_saved_in_run_folders(written, runs):
     for run, names in ((runs[0], ("adaptation", "training", "wave-1", "wave-3")), (runs[2], ("adaptation",))):
         for name in names:
             assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
             assert "<svg" in (run / "figures" / f"{name}.svg").read_text()[:2000]
 
 
-def test_normalisation_is_a_column_where_there_is_any(groups):
+def test_normalisation_column_appears_only_if_used(groups):
     assert ("normalisation" in results_table(groups[0]), "normalisation" in results_table(groups[1])) == (
         False,
         True,
@@ -93,7 +93,7 @@ def test_settings_that_do_not_apply_are_left_out(groups):
     assert all(f"<td>{name}</td>" in glyphs for name in ("data.ways", "evaluation.normalization"))
 
 
-def test_answers_are_marked_as_they_are(groups):
+def test_answers_are_marked_right_or_wrong(groups):
     run = groups[1].runs[0]
     (episode,) = examples.episodes(run, 1)
     assert list(episode.answers) == [0, 1, 2, 3]
@@ -110,7 +110,7 @@ def test_all_runs_get_the_same_episodes(groups):
     np.testing.assert_array_equal(a.support, b.support)
 
 
-def test_answers_before_adapting_are_the_models_own(groups):
+def test_answers_before_adaptation_match_model_outputs(groups):
     trained = groups[0].runs[0].trained
     import jax
 
@@ -128,7 +128,7 @@ def test_at_most_five_steps_are_shown(steps, shown):
     assert (got[0], got[-1]) == (0, steps)
 
 
-def test_drawings_are_dark_on_white_and_photographs_as_they_are():
+def test_drawings_are_inverted_and_photographs_are_not():
     import base64
     import io
 
@@ -143,11 +143,11 @@ def test_drawings_are_dark_on_white_and_photographs_as_they_are():
     assert pixel(np.full((4, 4, 3), 0.2)) == (51, 51, 51)
 
 
-def test_classes_beyond_the_alphabet_have_numbers():
+def test_classes_beyond_z_are_numbered():
     assert (_letter(0), _letter(25), _letter(26)) == ("A", "Z", "27")
 
 
-def test_runs_without_measures_have_no_training_figure(groups):
+def test_runs_without_metrics_have_no_training_figure(groups):
     bare = replace(groups[0], runs=[replace(run, metrics=[]) for run in groups[0].runs])
     assert run_page.training_figure(bare) is None
 
@@ -156,7 +156,7 @@ def test_runs_without_measures_have_no_training_figure(groups):
     ("record", "what", "file"),
     [("metrics", "training curves", "metrics.jsonl"), ("environment", "environment", "environment.json")],
 )
-def test_records_that_are_gone_are_told(groups, tmp_path, record, what, file):
+def test_missing_records_give_warning(groups, tmp_path, record, what, file):
     """The page lacks what they hold."""
     run_page._warn_of_missing_records(groups[0])
     run = groups[0].runs[0]
@@ -179,7 +179,7 @@ def test_a_chart_of_one_point_has_one_tick(groups):
     assert shown == ["5"]
 
 
-def test_a_training_without_validation_has_one_panel(groups):
+def test_training_without_validation_has_one_panel(groups):
     run = replace(
         groups[0].runs[0], metrics=[{"step": 5, "outer_loss": 4.3}, {"step": 10, "outer_loss": 4.1}]
     )
@@ -189,7 +189,7 @@ def test_a_training_without_validation_has_one_panel(groups):
     assert figure.axes[0].get_xlabel() == "meta-steps"
 
 
-def test_environments_that_differ_stand_side_by_side(groups):
+def test_different_environments_get_separate_columns(groups):
     one, two = groups[0].runs
     assert "all runs" in settings_table.environment_table([one, two])
     other = replace(two, environment={**two.environment, "python": "9.9"})
@@ -197,7 +197,7 @@ def test_environments_that_differ_stand_side_by_side(groups):
     assert settings_table.environment_table([replace(one, environment={})]) == ""
 
 
-def test_a_run_folder_that_cannot_be_written(groups, tmp_path):
+def test_unwritable_run_folder_gives_warning(groups, tmp_path):
     (tmp_path / "figures").write_text("in the way")
     run = groups[0].runs[0]
     with pytest.warns(UserWarning, match="the figures are in the page, but .* cannot be written"):

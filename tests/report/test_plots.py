@@ -47,7 +47,7 @@ def test_similarity_shows_three_measures_of_every_layer():
     assert names(ax) == LAYERS
 
 
-def test_a_head_that_starts_at_zero_has_no_bar_and_no_relative_lengths():
+def test_zero_initialised_head_has_no_relative_movement():
     """Its relative movement is undefined, and its paths are on a scale of their own."""
     found = record()
     zero = found["weights"][-1]
@@ -94,7 +94,7 @@ SEVERAL = {
 
 
 @pytest.mark.parametrize("name", ONE)
-def test_one_panel_on_axes_of_one_s_own_or_new_ones(name: str):
+def test_single_panel_plots_use_given_or_new_axes(name: str):
     draw = getattr(plots, name)
     figure, (mine, other) = plt.subplots(1, 2)
     before = matplotlib.rcParams.copy()
@@ -108,7 +108,7 @@ def test_one_panel_on_axes_of_one_s_own_or_new_ones(name: str):
 
 
 @pytest.mark.parametrize(("name", "shape"), SEVERAL.items())
-def test_several_panels(name: str, shape: tuple[int, int]):
+def test_multi_panel_plots_use_given_or_new_axes(name: str, shape: tuple[int, int]):
     draw = getattr(plots, name)
     mine = plt.subplots(*shape)[1]
     back = draw(record(), mine)
@@ -134,7 +134,7 @@ OF_RUNS = ("freezing_of_runs", "similarity_of_runs", "nil_of_runs", "movement_of
 
 
 @pytest.mark.parametrize("name", [*ONE, *SEVERAL, *OF_RUNS])
-def test_a_record_without_its_experiment(name: str):
+def test_missing_experiment_is_rejected(name: str):
     """Nor is an empty figure left behind."""
     whole, single = record(), name.removesuffix("_of_runs")
     experiment = NEEDS.get(single, single)
@@ -146,7 +146,7 @@ def test_a_record_without_its_experiment(name: str):
     assert plt.get_fignums() == []
 
 
-def test_what_cannot_be_drawn_is_told():
+def test_invalid_plot_inputs_are_rejected():
     for name in (*OF_RUNS, "adaptation", "training"):
         with pytest.raises(InnerloopError, match="must hold .*, got none; give"):
             getattr(plots, name)({})
@@ -176,30 +176,30 @@ def dollars(found: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", [*ONE, *SEVERAL])
-def test_names_of_layers_are_no_formulas(name: str):
+def test_layer_names_are_not_parsed_as_math(name: str):
     drawn = getattr(plots, name)(dollars(record()))
     np.ravel(drawn)[0].figure.draw_without_rendering()
 
 
 @pytest.mark.parametrize("name", OF_RUNS)
-def test_names_of_layers_are_no_formulas_beside_one_another(name: str):
+def test_run_comparison_labels_are_not_parsed_as_math(name: str):
     drawn = getattr(plots, name)({"$a$": dollars(record()), "b": record()})
     np.ravel(drawn)[0].figure.draw_without_rendering()
 
 
-def test_names_of_a_table_are_no_formulas():
+def test_table_column_names_are_not_parsed_as_math():
     ax: Any = plots.predictions(np.arange(3.0), {0: np.ones(3)}, r"shop $\x$", r"price in $\y$")
     ax.figure.draw_without_rendering()
     assert ax.get_xlabel() == r"price in \$\y\$, true"
 
 
-def test_pages_need_no_display_and_no_figure_of_pyplot():
+def test_draw_figure_creates_no_pyplot_figures():
     for figure in analysis_page.FIGURES.values():
         draw_figure(*figure, record())
     assert plt.get_fignums() == []
 
 
-def test_runs_side_by_side_in_their_order():
+def test_run_comparison_plots_keep_run_order():
     found = {"MAML": record(0.9), "ANIL": record(0.8), "BOIL": record(0.7)}
     ax = plots.freezing_of_runs(found)
     np.testing.assert_allclose([line[0] for line in heights(ax)], [90, 80, 70])
@@ -242,7 +242,7 @@ def chances(ax: Any) -> dict[str, float]:
     return {text.get_text(): text.xy[1] for text in ax.texts if text.get_text().startswith("chance")}
 
 
-def test_a_line_of_guessing_for_each_number_of_ways():
+def test_chance_line_is_drawn_per_number_of_ways():
     found = {"a": record(), "b": record() | {"ways": 20}, "c": record()}
     assert chances(plots.freezing_of_runs(found)) == {"chance, 5 ways": 20, "chance, 20 ways": 5}
     assert chances(plots.freezing(record())) == {"chance": 20}
@@ -252,7 +252,7 @@ def test_a_line_of_guessing_for_each_number_of_ways():
     }
 
 
-def test_layers_of_different_networks_stand_once_and_heads_last():
+def test_layers_are_merged_across_networks_with_head_last():
     renamed = [x | {"layer": x["layer"].replace("conv", "hidden")} for x in record()["similarity"]]
     other = record() | {"similarity": renamed}
     assert names(plots.similarity_of_runs({"a": record(), "b": other})[0, 0]) == [
@@ -263,7 +263,7 @@ def test_layers_of_different_networks_stand_once_and_heads_last():
     ]
 
 
-def test_the_page_of_several_runs(tmp_path):
+def test_comparison_page_shows_several_runs(tmp_path):
     found = {"MAML": record(0.9), "<b>": record(0.8)}
     analysis_comparison.write(found, OutputFolder(tmp_path))
     page = (tmp_path / "index.html").read_text()
@@ -275,7 +275,7 @@ def test_the_page_of_several_runs(tmp_path):
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == set(analysis_comparison.FIGURES)
 
 
-def test_figures_are_light_on_dark_pages():
+def test_svg_figures_adapt_to_dark_mode():
     """Black, and text without a colour of its own, change with the reader's pages; the ground is the page's."""
     figure = draw_figure(Grid(), lambda ax: ax.plot([0, 1], color="#000000"))
     found = re.search(r"base64,([^\"]*)", figure_files.svg(figure, "x"))
@@ -289,7 +289,7 @@ def test_figures_are_light_on_dark_pages():
     assert STYLE["grid.color"] in dark
 
 
-def test_training_curves_of_lines_of_metrics():
+def test_training_plots_metrics_records():
     lines = [{"step": s, "outer_loss": 1 / s, "validation_accuracy": s / 10} for s in (1, 2)]
     loss, accuracy = plots.training({"mine": lines})[:, 0]
     assert np.asarray(loss.lines[0].get_ydata()).tolist() == [1, 0.5]

@@ -15,7 +15,7 @@ def at(result, value, ci95=0.01, sign=1):
     return replace(result, measurement=measurement)
 
 
-def test_a_clear_gain_is_told_with_its_numbers(groups):
+def test_verdict_states_clear_gain_with_numbers(groups):
     group = groups[1]
     told = verdict(replace(group, runs=[at(group.runs[0], 0.9)], baselines=[at(group.baselines[0], 0.4)]))
     assert "FOMAML classifies 90.00 ± 1.00 % of the queries of new classes correctly" in told
@@ -23,7 +23,7 @@ def test_a_clear_gain_is_told_with_its_numbers(groups):
     assert "training gained 50.00 ± 0.00 points (compared task by task)" in told
 
 
-def test_no_gain_is_told_too(groups):
+def test_verdict_states_no_gain(groups):
     group = groups[1]
     told = verdict(
         replace(group, runs=[at(group.runs[0], 0.401)], baselines=[at(group.baselines[0], 0.4, sign=-1)])
@@ -32,7 +32,7 @@ def test_no_gain_is_told_too(groups):
 
 
 @pytest.mark.parametrize(("other", "words"), [(0.201, "cannot be distinguished"), (0.9, "Next comes MAML")])
-def test_the_next_best_is_ranked_only_beyond_the_intervals(groups, other, words):
+def test_verdict_ranks_runner_up_only_if_distinguishable(groups, other, words):
     group = groups[0]
     runs = [at(group.runs[0], other, sign=-1), at(group.runs[1], 0.2)]
     told = verdict(replace(group, runs=runs, baselines=[]))
@@ -45,7 +45,7 @@ def logged(run, **values):
     return replace(run, metrics=[{"step": 2, "outer_loss": 1.0, **values}])
 
 
-def test_captions_hold_for_what_is_shown(groups):
+def test_captions_match_plotted_runs(groups):
     """They compare algorithms where there are several and a validation to compare them by."""
     maml, joint = groups[0].runs
     only = lambda *runs: training_caption(replace(groups[0], runs=list(runs)))
@@ -61,14 +61,14 @@ def test_captions_hold_for_what_is_shown(groups):
     assert "several seeds" not in adaptation_caption(groups[0])
 
 
-def test_captions_tell_what_validation_leaves_out(groups):
+def test_training_caption_mentions_diverged_tasks(groups):
     maml, joint = groups[0].runs
     spoilt = logged(maml, validation_loss=0.5, validation_diverged=1.0)
     told = training_caption(replace(groups[0], runs=[spoilt, joint]))
     assert told.endswith("Validation excludes tasks that diverged: MAML up to 1 of 4.")
 
 
-def test_conditions_explain_normalisation_where_there_is_any(groups):
+def test_conditions_explain_normalisation_only_if_used(groups):
     assert "all queries of the task together (transductive)" in conditions(groups[1])
     assert "ormalisation" not in conditions(groups[0])
     assert "6 tasks" in conditions(groups[0])

@@ -23,31 +23,31 @@ def test_returns_by_hand():
 ENDS = jnp.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
 
 
-def test_several_trajectories_in_a_row_by_hand():
+def test_consecutive_trajectories_in_a_lane_by_hand():
     """One of one step and one of two, each by itself; nothing of the second is worth anything to the first."""
     np.testing.assert_allclose(discounted_returns(REWARDS, 0.5, ENDS), [[1.0, 4.0, 4.0], [3.0, 0.0, 0.0]])
     apart = generalised_advantages(REWARDS, VALUES, MASK, discount=0.5, gae_lambda=0.5, ends=ENDS)
     np.testing.assert_allclose(apart, [[-9.0, -9.5, -26.0], [-2.0, 0.0, 0.0]])
 
 
-def test_lambda_1_is_the_return_minus_the_value():
+def test_gae_lambda_1_is_return_minus_value():
     found = generalised_advantages(REWARDS, VALUES, MASK, discount=0.5, gae_lambda=1.0)
     np.testing.assert_allclose(found, [[-7.0, -16.0, -26.0], [-2.0, 0.0, 0.0]])
 
 
-def test_lambda_0_is_one_step_ahead():
+def test_gae_lambda_0_is_one_step_td_error():
     """1 + 10 - 10, 2 + 15 - 20, 4 - 30; the value after the end is nothing."""
     found = generalised_advantages(REWARDS, VALUES, MASK, discount=0.5, gae_lambda=0.0)
     np.testing.assert_allclose(found, [[1.0, -3.0, -26.0], [-2.0, 0.0, 0.0]])
 
 
-def test_between_them_by_hand():
+def test_gae_lambda_between_0_and_1_by_hand():
     """gamma lambda = 0.25: -26, -3 - 6.5, 1 - 2.375."""
     found = generalised_advantages(REWARDS, VALUES, MASK, discount=0.5, gae_lambda=0.5)
     np.testing.assert_allclose(found, [[-1.375, -9.5, -26.0], [-2.0, 0.0, 0.0]])
 
 
-def test_normalised_over_the_steps_that_were_taken():
+def test_normalised_advantages_use_only_unmasked_steps():
     found = np.asarray(normalised_advantages(REWARDS, MASK))
     taken = found[MASK > 0]
     np.testing.assert_allclose([taken.mean(), taken.std()], [0.0, 1.0], atol=1e-6)
@@ -55,13 +55,13 @@ def test_normalised_over_the_steps_that_were_taken():
 
 
 @pytest.mark.parametrize("value", [0.1, -100.3, 1e4 / 3])
-def test_equal_advantages_are_zero_in_float32(value: float):
+def test_equal_advantages_normalise_to_zero_in_float32(value: float):
     """Whose mean is not exact: for 0.1 it would be off by as much as the standard deviation."""
     np.testing.assert_array_equal(normalised_advantages(jnp.full((7, 13), value), jnp.ones((7, 13))), 0)
 
 
 @pytest.mark.parametrize("reward", [-1.0, 3e4])
-def test_rewards_that_the_baseline_explains_away_teach_nothing(reward: float):
+def test_advantages_are_zero_if_baseline_explains_rewards(reward: float):
     """One step with the same reward in all trajectories: the fitted values are off by rounding."""
     seen = jax.random.normal(jax.random.key(1), (20, 1, 2))
     t = Trajectories(seen, Normal(seen, seen), seen, jnp.full((20, 1), reward), jnp.ones((20, 1)))
@@ -70,7 +70,7 @@ def test_rewards_that_the_baseline_explains_away_teach_nothing(reward: float):
 
 
 @pytest.mark.parametrize("offset", [0.0, 100.0])
-def test_small_advantages_are_scaled_all_the_same(offset: float):
+def test_small_advantages_are_still_normalised(offset: float):
     """A hundredth of a percent of the returns is no rounding."""
     small = 0.01 * REWARDS
     found = normalised_advantages(small, MASK, small + offset)
@@ -79,7 +79,7 @@ def test_small_advantages_are_scaled_all_the_same(offset: float):
 
 
 @pytest.mark.parametrize("x64", [False, True])
-def test_the_baseline_is_numpy_s_ridge_regression(x64: bool):
+def test_linear_baseline_matches_numpy_ridge_regression(x64: bool):
     """In float32 as well, where the normal equations would lose it."""
     rng = np.random.default_rng(0)
     seen = 12 * rng.normal(size=(5, 100, 2)).cumsum(1) / 10
@@ -96,7 +96,7 @@ def test_the_baseline_is_numpy_s_ridge_regression(x64: bool):
     np.testing.assert_allclose(found * mask, wanted, atol=scale * (1e-10 if x64 else 1e-4))
 
 
-def test_features_by_hand():
+def test_baseline_features_by_hand():
     seen = jnp.array([[[2.0], [-20.0]]])
     np.testing.assert_allclose(
         _features(seen)[0], [[2, 4, 0, 0, 0, 1], [-10, 100, 0.01, 1e-4, 1e-6, 1]], rtol=1e-6

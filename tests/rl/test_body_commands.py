@@ -38,21 +38,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_a_run_keeps(finished: Path):
+def test_train_writes_metrics_and_config(finished: Path):
     records = RunFolder(finished).metrics()
     assert [record["step"] for record in records] == [1, 2]
     assert np.isfinite([record["return_after_1"] for record in records]).all()
     assert RunFolder(finished).config().data.dataset == "half_cheetah_velocity"
 
 
-def test_one_json_object(finished: Path, capsys: pytest.CaptureFixture):
+def test_evaluate_prints_json(finished: Path, capsys: pytest.CaptureFixture):
     assert main(["evaluate", str(finished), "--tasks", "2", "--json"]) == 0
     record: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert (len(record["returns"]), record["reward"], record["horizon"]) == (2, "velocity", 6)
     assert record["diverged_tasks"] == 0
 
 
-def test_a_report_shows_the_film(finished: Path):
+def test_report_includes_film_strip(finished: Path):
     """The block of a report that shows what policies do; the rest is the same as for navigation."""
     trained = load_trained(finished)
     measured = object.__new__(ReturnMeasurement)  # the film asks for its score alone
@@ -66,7 +66,7 @@ def test_a_report_shows_the_film(finished: Path):
         assert len(picture.convert("L").getcolors(1 << 16) or []) > 20
 
 
-def test_a_pose_is_read_back_from_what_was_seen():
+def test_pose_is_recovered_from_observation():
     """The half-cheetah's own place on the track is not observed; its centre of mass tells it."""
     mujoco, model = required("mujoco", "rl", "test"), load_model(HALF_CHEETAH)
     data = mujoco.MjData(model)
@@ -77,7 +77,7 @@ def test_a_pose_is_read_back_from_what_was_seen():
     np.testing.assert_allclose(Locomotion().pose(seen), data.qpos, atol=1e-9)
 
 
-def test_the_outline_of_a_capsule():
+def test_capsule_outline_lies_at_its_radius():
     """Every point within its radius of the line, and none beyond."""
     outline = film_strip._capsule(np.array([0.0, 1.0]), np.array([2.0, 1.0]), 0.5)
     nearest = np.clip(outline[:, 0], 0, 2)
@@ -85,7 +85,7 @@ def test_the_outline_of_a_capsule():
     assert (outline[:, 0].min(), outline[:, 0].max()) == pytest.approx((-0.5, 2.5), abs=0.01)
 
 
-def test_the_published_settings():
+def test_presets_have_published_settings():
     ant, cheetah = preset("ant-direction-maml-trpo"), preset("half-cheetah-direction-anil-trpo")
     assert (ant.rl.trajectories, ant.outer.meta_batch, ant.rl.horizon, ant.inner.learning_rate) == (
         40,
@@ -97,7 +97,9 @@ def test_the_published_settings():
     assert (cheetah.algorithm, cheetah.model.hidden, cheetah.evaluation.steps) == ("anil", (100, 100), 3)
 
 
-def test_without_the_extra(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+def test_train_without_rl_extra_suggests_installation(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setitem(sys.modules, "mujoco", None)
     load_model.cache_clear()
     assert main(["train", "ant-velocity-maml-trpo", "--folder", str(tmp_path / "run")]) == 2

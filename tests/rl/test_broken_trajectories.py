@@ -60,7 +60,7 @@ def broken() -> Trajectories:
     return rollout(Brittle(horizon=8), POLICY, jax.random.key(1), jnp.zeros(2), 12)
 
 
-def test_where_each_one_broke(broken: Trajectories):
+def test_broken_reports_first_nonfinite_step(broken: Trajectories):
     """At the first place beyond the edge; nothing is paid after it."""
     beyond = np.asarray(broken.observations)[:, 1:, 0] > 0.15
     expected = np.where(beyond.any(1), beyond.argmax(1), -1)
@@ -74,7 +74,7 @@ def test_where_each_one_broke(broken: Trajectories):
         assert (np.asarray(broken.mask)[i, seen[i] + 1 :] == 0).all()
 
 
-def test_what_is_learnt_ends_before(broken: Trajectories):
+def test_samples_end_before_broken_step(broken: Trajectories):
     samples, seen = SampleProcessor()(broken), np.asarray(broken.broken())
     weights = np.asarray(samples.weights)
     lengths = (weights > 0).sum(1)
@@ -83,12 +83,12 @@ def test_what_is_learnt_ends_before(broken: Trajectories):
     np.testing.assert_allclose(weights.sum(), 1, rtol=1e-6)
 
 
-def test_returns_tell_which_broke(broken: Trajectories):
+def test_returns_of_broken_trajectories_are_nan(broken: Trajectories):
     np.testing.assert_array_equal(np.isnan(np.asarray(broken.returns())), np.asarray(broken.broken()) >= 0)
 
 
 @pytest.mark.parametrize("act", [rollout, restarting_rollout])
-def test_observations_that_are_lost(act: Any):
+def test_nan_observations_keep_samples_finite(act: Any):
     """The step that would be taken from there breaks; before it all is learnt from, and nothing is NaN."""
     t = jax.jit(lambda key: act(Blind(horizon=8), POLICY, key, jnp.full(2, 9.0), 12))(jax.random.key(1))
     assert np.isfinite(np.asarray(t.observations)).all()
@@ -105,7 +105,7 @@ def test_observations_that_are_lost(act: Any):
         assert row[1 : seen[i]].any() or seen[i] == 1
 
 
-def test_a_first_observation_that_is_lost():
+def test_nan_first_observation_breaks_at_step_0():
     class Lost(Navigation):
         def reset(self, key: Any, task: Any) -> Any:
             state, seen = super().reset(key, task)
@@ -116,7 +116,7 @@ def test_a_first_observation_that_is_lost():
     np.testing.assert_array_equal(SampleProcessor()(t).weights, 0)
 
 
-def test_a_lane_whose_later_trajectory_broke():
+def test_lane_return_ignores_later_broken_trajectory():
     """Its return is that of its first trajectory, and what happens after its end counts as nothing."""
     rewards = jnp.array([[1.0, 2.0, jnp.nan], [1.0, jnp.nan, 0.0]])
     ends = jnp.array([[0.0, 1.0, 1.0], [0.0, 1.0, 0.0]])
@@ -142,7 +142,7 @@ def loop(
     return MetaIterations(sampler, gradient_update(optax.sgd(rate)), meta_batch=2, **settings)
 
 
-def test_an_environment_that_always_breaks():
+def test_environment_that_always_breaks_raises_diverged():
     """In Python as from the command: told, with the first trajectory; `on_nonfinite` leaves it to the caller."""
     made = loop(Doomed(horizon=3))
     message = (
@@ -157,7 +157,7 @@ def test_an_environment_that_always_breaks():
     assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(state.params))
 
 
-def test_numbers_that_are_not_finite():
+def test_nonfinite_outer_updates_raise_diverged():
     lost = loop(
         Navigation(horizon=3), query=lambda policy, samples: surrogates.ratio(policy, samples) * jnp.nan
     )
@@ -177,7 +177,7 @@ def test_numbers_that_are_not_finite():
 
 
 @pytest.mark.parametrize("family", [Brittle, Bottomless])
-def test_an_evaluation_counts_them_and_takes_the_mean_of_the_others(family: Any):
+def test_evaluation_counts_and_excludes_broken_trajectories(family: Any):
     """Of either kind; too many are refused once all tasks are measured."""
     algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.1), 1))
     sampler = MetaSampler(family(horizon=8), algorithm, SampleProcessor(), 6)
@@ -192,7 +192,7 @@ def test_an_evaluation_counts_them_and_takes_the_mean_of_the_others(family: Any)
     assert np.isfinite(found.scores["return"]).all()
 
 
-def test_the_mean_return_is_that_of_the_others():
+def test_mean_return_excludes_broken_trajectories():
     rewards = jnp.array([[1.0, 2.0], [5.0, jnp.nan], [-jnp.inf, 0.0], [3.0, 4.0]])
     seen = jnp.zeros((4, 2, 2))
     t = Trajectories(seen, POLICY(seen), seen, rewards, jnp.ones((4, 2)))
@@ -200,7 +200,7 @@ def test_the_mean_return_is_that_of_the_others():
     assert jnp.isnan(_mean_return(t._replace(rewards=jnp.full((4, 2), jnp.inf))))
 
 
-def test_a_tenth_of_an_evaluation_may_break():
+def test_evaluation_tolerates_one_tenth_broken():
     """After each number of updates: of 10 tasks with three trajectories, 3 of 30."""
     sampler = loop(Navigation(horizon=3)).sampler
     few = np.zeros((10, 2), int)
@@ -221,11 +221,11 @@ def steps(*where: tuple[int, ...]) -> np.ndarray:
     return made
 
 
-def test_nothing_is_logged_of_a_sound_dispatch():
+def test_incidents_are_empty_without_broken_trajectories():
     assert incidents(steps(), "ant_velocity", 8, Path("runs/x")) == {}
 
 
-def test_a_few_are_named_and_passed_over():
+def test_incidents_report_a_few_broken_trajectories():
     found = incidents(steps((1, 2, 0, 4, 17), (1, 2, 1, 0, 3)), "ant_velocity", 8, Path("runs/x"))
     first = {"meta_step": 8, "task": 2, "updates": 0, "trajectory": 4, "step": 17}
     assert found == {"broken": {"trajectories": 2, "family": "ant_velocity", "first": first}}
@@ -236,14 +236,14 @@ def test_a_few_are_named_and_passed_over():
     [[(0, 1, 1, k, 9) for k in range(5)], [(0, i, j, k, 9) for i in (1, 2) for j in (0, 1) for k in (3,)]],
     ids=["all of one task", "more than a tenth"],
 )
-def test_many_stop_the_run(where: list):
+def test_many_broken_trajectories_raise_diverged(where: list):
     with pytest.raises(
         Diverged, match=r"diverged at meta-step 7: ant_velocity broke in task 1 after \d update"
     ):
         incidents(steps(*where), "ant_velocity", 8, Path("runs/x"))
 
 
-def test_all_of_one_task_stop_the_run_however_many_others_there_are():
+def test_fully_broken_task_raises_among_many_tasks():
     made = np.full((1, 60, 2, 5), -1)
     made[0, 7, 1] = 3
     with pytest.raises(

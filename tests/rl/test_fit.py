@@ -118,7 +118,7 @@ def policy(kind: type, observations: int, actions: int) -> Any:
     ],
     ids=["navigation", "table", "bandit", "oracle", "gymnasium", "own", "locomotion"],
 )
-def test_what_fits_is_left_alone(make: Any):
+def test_check_fit_accepts_matching_policies(make: Any):
     environment = make()
     kind = CategoricalPolicy if environment.discrete else GaussianPolicy
     check_fit(environment, policy(kind, environment.observation_size, environment.action_size))
@@ -157,7 +157,7 @@ def test_what_fits_is_left_alone(make: Any):
         (Navigation, jnp.zeros(3), r"policy: it must be callable, got ArrayImpl; use a GaussianPolicy"),
     ],
 )
-def test_policies_that_do_not_fit(make: Any, given: Any, message: str, begin: str):
+def test_mismatched_policies_raise(make: Any, given: Any, message: str, begin: str):
     """Before training; and where trajectories are sampled without it."""
     environment = make()
     task = environment.sample_task(KEY)
@@ -218,7 +218,7 @@ class Single(Normal):
         return super().sample(key)[:, 0]
 
 
-def test_kinds_of_actions():
+def test_action_dtype_mismatch_raises():
     """Whole numbers for a vector of floats, a float for an index: of the right shape, and refused."""
     with pytest.raises(InnerloopError, match=r"a vector of 2 floats, .*got int32 of shape \(2,\)"):
         iterations(Walk(), Answers(lambda seen: Rounded(seen, seen)))
@@ -250,7 +250,7 @@ def test_kinds_of_actions():
         (lambda seen: Categorical(seen), "an action is a vector of 2 floats"),
     ],
 )
-def test_policies_that_return_something_else(answer: Any, message: str):
+def test_policies_with_invalid_return_values_raise(answer: Any, message: str):
     with pytest.raises(InnerloopError, match=message):
         iterations(Walk(), Answers(answer))
 
@@ -313,7 +313,7 @@ def test_policies_that_return_something_else(answer: Any, message: str):
         ),
     ],
 )
-def test_environments_that_return_something_else(changes: dict, message: str):
+def test_environments_with_invalid_methods_raise(changes: dict, message: str):
     with pytest.raises(InnerloopError, match=message):
         iterations(Walk(changes=changes))
 
@@ -328,7 +328,7 @@ def test_environments_that_return_something_else(changes: dict, message: str):
         ({"action_size": -1}, "Walk.action_size: must be 1 or more"),
     ],
 )
-def test_sizes(fields: dict, message: str):
+def test_invalid_environment_sizes_raise(fields: dict, message: str):
     with pytest.raises(InnerloopError, match=message):
         iterations(replace(Walk(), **fields))
 
@@ -336,7 +336,7 @@ def test_sizes(fields: dict, message: str):
 @pytest.mark.parametrize(
     "name", ["horizon", "observation_size", "action_size", "discrete", "sample_task", "reset", "step"]
 )
-def test_members(name: str):
+def test_missing_environment_members_raise(name: str):
     known = {n: getattr(Walk(), n) for n in ("horizon", "observation_size", "action_size", "discrete")}
     known |= {n: getattr(Walk(), n) for n in ("sample_task", "reset", "step")}
     lacking = type("Lacking", (), {n: v for n, v in known.items() if n != name})()
@@ -344,7 +344,7 @@ def test_members(name: str):
         check_members(lacking)
 
 
-def test_numpy_and_python_numbers_are_arrays_too():
+def test_numpy_and_python_numbers_are_accepted():
     """A place of NumPy's, a reward and an end of Python's: no reason to refuse them."""
     plain = {
         "reset": lambda x: (Room(np.zeros(2, np.float32), x[0].task), np.zeros(2)),
@@ -375,13 +375,13 @@ def test_numpy_and_python_numbers_are_arrays_too():
         (lambda: Oracle(Aimless()).observation_size, r"`task_vector` must have one axis, got shape \(\)"),
     ],
 )
-def test_settings(make: Any, message: str):
+def test_invalid_settings_raise(make: Any, message: str):
     with pytest.raises(InnerloopError, match=message):
         make()
 
 
 @pytest.mark.parametrize("kind", [Navigation, Bandit, TabularMDP, Locomotion])
-def test_what_an_environment_is_cannot_be_set(kind: Any):
+def test_discrete_is_not_a_constructor_argument(kind: Any):
     with pytest.raises(TypeError, match="discrete"):
         kind(discrete=not kind().discrete)
 

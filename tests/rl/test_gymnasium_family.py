@@ -83,7 +83,7 @@ def told() -> tuple[GymnasiumFamily, Any, Any]:
 
 
 @pytest.mark.parametrize("wrap", [lambda environment: environment, Oracle])
-def test_one_copy_alone_cannot_restart(wrap: Any):
+def test_sampler_with_restarts_raises(wrap: Any):
     """Told before anything is compiled; it would be stepped out of order in the middle of the run."""
     algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.1), 1))
     sampler = MetaSampler(wrap(family()), algorithm, trajectories=4)
@@ -91,7 +91,7 @@ def test_one_copy_alone_cannot_restart(wrap: Any):
         replace(sampler, restarts=True)
 
 
-def test_rewards_are_those_of_each_task(told: tuple):
+def test_rewards_match_each_task(told: tuple):
     """Reward at a step is minus the distance of the next place to the task of that row."""
     _, tasks, t = told
     places = np.asarray(t.observations)[..., 0]
@@ -101,7 +101,7 @@ def test_rewards_are_those_of_each_task(told: tuple):
     assert np.asarray(t.observations)[0, 0, 1, 1] == 1
 
 
-def test_the_ended_stay_ended(told: tuple):
+def test_ended_trajectories_stay_ended(told: tuple):
     """The environment itself asserts that nobody steps it after its end; afterwards nothing is paid."""
     _, _, t = told
     mask = np.asarray(t.mask)
@@ -110,7 +110,7 @@ def test_the_ended_stay_ended(told: tuple):
     assert (np.asarray(t.rewards)[mask == 0] == 0).all()
 
 
-def test_keys_decide_everything(told: tuple):
+def test_trajectories_are_determined_by_key(told: tuple):
     environment, _, first = told
     _, again = acted(environment)
     jax.tree.map(np.testing.assert_array_equal, first, again)
@@ -119,13 +119,13 @@ def test_keys_decide_everything(told: tuple):
     assert len(environment.groups.free) == 1, "a set of copies is used again"
 
 
-def test_actions_are_stretched_to_the_bounds():
+def test_actions_are_rescaled_to_the_bounds():
     group = Group(family(), 1)
     bounds = [float(group._to_bounds(np.array([a]))[0]) for a in (-3.0, -1.0, 0.0, 1.0, 2.0)]
     np.testing.assert_allclose(bounds, [-0.5, -0.5, -0.125, 0.25, 0.25])
 
 
-def test_stepping_out_of_turn_is_told():
+def test_stepping_out_of_order_raises():
     environment = family()
     keys = jax.random.split(jax.random.key(0), 2)
     state, _ = jax.vmap(environment.reset, (0, None))(keys, jnp.zeros(1))
@@ -135,7 +135,7 @@ def test_stepping_out_of_turn_is_told():
         jax.block_until_ready(go(keys, state, jnp.zeros((2, 1))))
 
 
-def test_every_device_keeps_its_copies(monkeypatch: pytest.MonkeyPatch):
+def test_groups_in_use_are_not_handed_out_again(monkeypatch: pytest.MonkeyPatch):
     """Even if more devices act at once than usual: no set in use is handed out again."""
     monkeypatch.setattr(jax, "local_device_count", lambda: 20)
     groups = family().groups
@@ -152,7 +152,7 @@ class Hurried(Groups):
         self.reset(np.array([7, 8]), np.full((2, 1), 9.0))
 
 
-def test_what_was_returned_outlives_a_set_that_is_used_again():
+def test_step_results_survive_reuse_of_the_group():
     def stepped(kind: type[Groups]) -> Any:
         groups = kind(family(horizon=1))
         handle, _ = groups.reset(np.arange(2), np.zeros((2, 1)))
@@ -171,7 +171,7 @@ class Slow(Group):
     copies = property(lambda self: time.sleep(0.02) or [None])
 
 
-def test_two_threads_get_different_sets():
+def test_threads_acquire_different_groups():
     groups = family().groups
     groups.free = [Slow(), Slow()]
     with ThreadPoolExecutor(2) as threads:
@@ -190,7 +190,7 @@ def test_discrete_actions():
     np.testing.assert_array_equal(t.rewards, np.ones((2, 5)))
 
 
-def test_the_documented_pole_has_the_physics_of_its_length():
+def test_guide_cartpole_has_physics_of_its_length():
     """The guide's own `set_task`, against a pole whose constants were all made from the length."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "rl.md").read_text()
     names: dict[str, Any] = {}
@@ -244,13 +244,13 @@ class Unpaid(Line):
         (Unpaid, "a reward must be a number, got None"),
     ],
 )
-def test_environments_that_are_not_gymnasiums(make: Any, message: str):
+def test_invalid_gymnasium_environments_raise(make: Any, message: str):
     """Told before training, not from within a compiled program."""
     with pytest.raises(InnerloopError, match=message):
         check_fit(family(make), POLICY)
 
 
-def test_a_probe_closes_its_copy_even_if_it_fails_and_reaches_through_an_oracle():
+def test_failed_probe_through_oracle_closes_environment():
     closed = []
 
     class Closing(OldReset):
@@ -264,7 +264,7 @@ def test_a_probe_closes_its_copy_even_if_it_fails_and_reaches_through_an_oracle(
     assert len(closed) == before + 1
 
 
-def test_an_action_space_that_does_not_fit():
+def test_unbounded_action_space_raises():
     class Unbounded(Line):
         action_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
 

@@ -45,7 +45,7 @@ def physics(body: Body, **changes: Any) -> Physics:
 
 
 @BODIES
-def test_the_sizes_are_those_of_the_model(body: Body, name: str):
+def test_body_sizes_match_mujoco_model(body: Body, name: str):
     model = load_model(body)
     assert (model.nq, model.nv, model.nu, model.nbody - 1) == (
         body.positions,
@@ -56,7 +56,7 @@ def test_the_sizes_are_those_of_the_model(body: Body, name: str):
 
 
 @BODIES
-def test_the_body_moves_as_gymnasiums(body: Body, name: str):
+def test_step_matches_gymnasium(body: Body, name: str):
     """From the same state with the same action: the same place and speed to the last bit but for the solver's start."""
     random = np.random.default_rng(1)
     before, action = moving(body, 1), random.uniform(-1, 1, (1, body.actuators))
@@ -74,7 +74,7 @@ def test_the_body_moves_as_gymnasiums(body: Body, name: str):
     env.close()
 
 
-def test_contact_forces_are_those_of_the_new_state():
+def test_contact_forces_match_new_state():
     model, actions = load_model(ANT), np.full((8, 8), 0.2)
     after = step_batch(ANT, moving(ANT, 8), actions, 5)
     data = mujoco.MjData(model)
@@ -88,7 +88,7 @@ def test_contact_forces_are_those_of_the_new_state():
 
 
 @BODIES
-def test_the_centre_of_mass_and_its_velocity(body: Body, name: str):
+def test_centre_of_mass_and_velocity_match_model(body: Body, name: str):
     """A mean of the parts' places weighted by mass, and the Jacobian of that mean times qvel."""
     model, state = load_model(body), moving(body, 1)
     after = step_batch(body, state, np.zeros((1, body.actuators)), 5)[0]
@@ -104,14 +104,14 @@ def test_the_centre_of_mass_and_its_velocity(body: Body, name: str):
     np.testing.assert_allclose(found[3:], jacobian @ data.qvel, atol=1e-9)
 
 
-def test_measuring_moves_nothing():
+def test_zero_substeps_leave_state_unchanged():
     states = moving(HALF_CHEETAH)
     np.testing.assert_array_equal(
         step_batch(HALF_CHEETAH, states, np.zeros((3, 6)), 0)[:, :18], states[:, :18]
     )
 
 
-def test_a_trajectory_does_not_depend_on_its_neighbours():
+def test_step_batch_rows_are_independent():
     states, actions = moving(HALF_CHEETAH), np.random.default_rng(2).uniform(-1, 1, (3, 6))
     alone = step_batch(HALF_CHEETAH, states[1:2], actions[1:2], 5)
     np.testing.assert_array_equal(step_batch(HALF_CHEETAH, states, actions, 5)[1:2], alone)
@@ -139,7 +139,7 @@ def test_rewards_by_hand(environment: Locomotion, task: float, velocity: float, 
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_what_the_half_cheetah_sees():
+def test_half_cheetah_observation():
     now = physics(HALF_CHEETAH)
     seen = np.asarray(CHEETAH._observe(now))
     expected = np.concatenate([np.asarray(now.qpos)[1:], np.asarray(now.qvel), np.asarray(now.com)])
@@ -147,7 +147,7 @@ def test_what_the_half_cheetah_sees():
     assert seen.shape == (CHEETAH.observation_size,) == (20,)
 
 
-def test_what_the_ant_sees():
+def test_ant_observation():
     """The rotation in its observation is the matrix that MuJoCo has for the torso."""
     model, state = load_model(ANT), moving(ANT, 1)[0]
     data = mujoco.MjData(model)
@@ -163,14 +163,14 @@ def test_what_the_ant_sees():
 
 
 @pytest.mark.parametrize(("height", "over"), [(0.19, True), (0.21, False), (0.99, False), (1.01, True)])
-def test_heights_at_which_a_trajectory_ends(height: float, over: bool):
+def test_ant_falls_outside_height_range(height: float, over: bool):
     qpos = np.zeros(15)
     qpos[2] = height
     assert bool(WALKER._has_fallen(physics(ANT, qpos=qpos))) == over
     assert not CHEETAH._has_fallen(physics(HALF_CHEETAH, qpos=qpos[:9]))
 
 
-def test_tasks():
+def test_task_distributions():
     draw = lambda e: np.asarray(jax.vmap(e.sample_task)(jax.random.split(jax.random.key(0), 400)))[:, 0]
     directions, speeds = draw(CHEETAH), draw(WALKER)
     assert set(directions.tolist()) == {-1.0, 1.0}
@@ -190,7 +190,7 @@ def first_step(environment: Any, keys: Any) -> Any:
     return jax.jit(jax.vmap(one))(keys)
 
 
-def test_keys_decide_everything():
+def test_first_step_is_determined_by_key():
     keys = jax.random.split(jax.random.key(3), 4)
     once, again, other = first_step(CHEETAH, keys), first_step(CHEETAH, keys), first_step(CHEETAH, keys[::-1])
     jax.tree.map(np.testing.assert_array_equal, once, again)
@@ -200,7 +200,7 @@ def test_keys_decide_everything():
     assert np.abs(start).max() <= 0.1
 
 
-def test_an_oracle_is_told_the_task():
+def test_oracle_observes_the_task():
     seen, after = first_step(Oracle(WALKER), jax.random.split(jax.random.key(0), 2))
     assert seen.shape == after.observation.shape == (2, 120)
     np.testing.assert_array_equal(after.observation[:, -1], np.ones(2))
@@ -215,7 +215,7 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("wrong", ["speed", "action"])
-def test_broken_physics_is_told_and_the_last_good_state_kept(wrong: str):
+def test_broken_physics_gives_nan_reward_and_keeps_state(wrong: str):
     """A body faster than any body, or an action that is no number: the reward is NaN and the trajectory is over."""
     good = _unpack(
         HALF_CHEETAH,
@@ -229,7 +229,7 @@ def test_broken_physics_is_told_and_the_last_good_state_kept(wrong: str):
     jax.tree.map(np.testing.assert_array_equal, after.state.physics, start)
 
 
-def test_mjx_and_the_c_engine_agree():
+def test_mjx_and_c_engines_agree():
     """Four steps with random actions, from states in motion: the same observations and rewards."""
     random = np.random.default_rng(0)
     both = [Locomotion(engine="c"), Locomotion(engine="mjx")]
@@ -256,7 +256,7 @@ def test_mjx_and_the_c_engine_agree():
         ({"horizon": 0}, r"Locomotion.horizon: must be 1 or more"),
     ],
 )
-def test_bad_settings(settings: dict, message: str, monkeypatch: pytest.MonkeyPatch):
+def test_invalid_settings_raise(settings: dict, message: str, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(InnerloopError, match=message):
         unchecked(**settings)
 
@@ -271,7 +271,7 @@ def unchecked(**settings: Any) -> Locomotion:
 
 
 @pytest.mark.parametrize("package", ["mujoco", "gymnasium"])
-def test_the_extra_is_named_where_it_is_missing(package: str, monkeypatch: pytest.MonkeyPatch):
+def test_missing_package_error_names_the_extra(package: str, monkeypatch: pytest.MonkeyPatch):
     import sys
 
     monkeypatch.setitem(sys.modules, package, None)

@@ -40,7 +40,7 @@ def step(region: TrustRegion, loss: Any = None) -> tuple[Any, Any, Any]:
     return natural_step(start, g, loss(start), lambda v: f @ v, judge, region), g, f
 
 
-def test_the_step_is_the_natural_gradient_in_closed_form():
+def test_step_matches_closed_form_natural_gradient():
     """-sqrt(2 delta / g F^-1 g) F^-1 g, whose divergence is delta itself, but for the damping."""
     region = TrustRegion(max_kl=0.02, damping=1e-9)
     moved, g, f = step(region)
@@ -51,7 +51,7 @@ def test_the_step_is_the_natural_gradient_in_closed_form():
     assert float(moved.length) == 1
 
 
-def test_half_the_size_is_half_the_step():
+def test_half_step_size_halves_the_step():
     """So a fourth of the divergence: what a step size that falls over the run asks for."""
     g, f, start = quadratic()
     judge = lambda x: (g @ x, 0.5 * x @ f @ x)
@@ -63,7 +63,7 @@ def test_half_the_size_is_half_the_step():
     np.testing.assert_allclose(half.kl, 0.005, rtol=1e-7)
 
 
-def test_conjugate_gradients_solve_and_stay_where_nothing_is_left():
+def test_conjugate_gradients_solve_and_then_stay_constant():
     """Exact after as many products as there are unknowns; further ones, and a zero right side, change nothing."""
     g, f, start = quadratic()
     solve = lambda wanted, products: conjugate_gradients(lambda v: f @ v, wanted, products)
@@ -73,7 +73,7 @@ def test_conjugate_gradients_solve_and_stay_where_nothing_is_left():
     np.testing.assert_allclose(solve(g, 1), (g @ g) / (g @ f @ g) * g, rtol=1e-12)
 
 
-def test_too_long_a_step_comes_back_within_the_region():
+def test_line_search_backtracks_into_trust_region():
     """Where the curvature was underestimated ten times, the second try is within the divergence allowed."""
     g, f, start = quadratic()
     judge = lambda x: (g @ x, 5.0 * x @ f @ x)
@@ -83,7 +83,7 @@ def test_too_long_a_step_comes_back_within_the_region():
     np.testing.assert_allclose(moved.kl, 0.95**2 * 0.02, rtol=1e-6)
 
 
-def test_the_line_search_stops_where_the_loss_has_fallen():
+def test_line_search_stops_once_loss_decreases():
     """A bowl around the start, such that the loss falls for r < 2 / 3 alone: 0.8^2 is the first."""
     g, f, _ = quadratic()
     natural = jnp.linalg.solve(f, g)
@@ -94,7 +94,7 @@ def test_the_line_search_stops_where_the_loss_has_fallen():
     assert float(moved.loss) < 0
 
 
-def test_where_nothing_will_do_the_parameters_stay():
+def test_failed_line_search_keeps_parameters():
     moved, _, _ = step(TrustRegion(), lambda x: jnp.where(jnp.any(x != 0), jnp.nan, 0.0))
     assert not np.any(moved.params)
     assert float(moved.length) == 0
@@ -114,7 +114,7 @@ def small() -> tuple[MetaSampler, GaussianPolicy, Any, Any]:
 
 
 @pytest.mark.parametrize("make", [maml, fomaml])
-def test_the_product_is_the_exact_hessian_of_the_divergence(make: Any):
+def test_fisher_product_matches_hessian_of_mean_kl(make: Any):
     """Against jax.hessian of the mean divergence at the adapted policies: through the inner loop, or not for FOMAML."""
     collector, policy, tasks, adapt = small()
     flat, back = ravel_pytree(policy)
@@ -138,7 +138,7 @@ def test_the_product_is_the_exact_hessian_of_the_divergence(make: Any):
     np.testing.assert_allclose(products(policy), jax.jit(jax.hessian(divergence))(flat), atol=1e-10)
 
 
-def test_the_mean_divergence_is_of_the_new_from_the_old():
+def test_mean_kl_direction_and_weights():
     """KL(old || new) in this order, and weighted; N(0, 1) from N(1, 2) and N(1, 2) from N(0, 1) differ."""
     _, policy, tasks, adapt = small()
     one = jax.tree.map(lambda x: x[0], tasks)
@@ -153,7 +153,7 @@ def test_the_mean_divergence_is_of_the_new_from_the_old():
     np.testing.assert_allclose(mean_kl(new, old, one.query._replace(weights=weights)), 36 * back, rtol=1e-12)
 
 
-def test_what_the_line_search_judges():
+def test_judged_returns_mean_query_loss_and_kl():
     """The query loss, and the divergence of the adapted from the acting policies, task by task."""
     collector, policy, tasks, adapt = small()
     moved = jax.tree.map(lambda x: x + 0.3, policy)
@@ -175,7 +175,7 @@ def test_what_the_line_search_judges():
     np.testing.assert_allclose(kl, np.mean(kls), rtol=1e-10)
 
 
-def test_divergences_by_sampling_and_by_hand():
+def test_kl_and_log_prob_by_hand():
     """KL of N(0, 1) from N(1, 2): log 2 + (1 + 1) / 8 - 1/2; of (1/2, 1/2) from (1/4, 3/4)."""
     normal = Normal(jnp.zeros(1), jnp.zeros(1)).kl(Normal(jnp.ones(1), jnp.log(jnp.array([2.0]))))
     np.testing.assert_allclose(normal, np.log(2) + 0.25 - 0.5, rtol=1e-12)

@@ -46,7 +46,7 @@ def trpo() -> tuple[RLExperiment, Any]:
     return e, lambda state: loop.run(state, 1)
 
 
-def test_the_constraint_is_kept(trpo: tuple[RLExperiment, Any]):
+def test_trpo_step_respects_kl_constraint(trpo: tuple[RLExperiment, Any]):
     """A step stays within the divergence that is allowed, and one that was refused moves nothing."""
     e, run = trpo
     state, moved = begin(e), 0
@@ -60,7 +60,7 @@ def test_the_constraint_is_kept(trpo: tuple[RLExperiment, Any]):
     assert moved >= 3
 
 
-def test_steps_fall_over_the_run():
+def test_step_size_decays_over_the_run():
     """The second of two iterations may go half as far; a constant size keeps no count."""
     config = tiny(horizon=4)
     sizes, state = RLExperiment(config).optimizer, RLExperiment(config).optimizer.init(np.float32(0))
@@ -73,7 +73,7 @@ def test_steps_fall_over_the_run():
     assert still.init(np.float32(0)) == optax.EmptyState()
 
 
-def test_the_rule_at_test_is_that_of_training():
+def test_evaluation_uses_training_rule_with_decay():
     """With the first step size, then a part of it: Adam's first step has the length of its rate."""
     config = tiny(test_lr_decay=0.5)
     for name, lengths in (("sgd", [0.2, 0.1]), ("adam", [0.1, 0.05])):
@@ -87,7 +87,7 @@ def test_the_rule_at_test_is_that_of_training():
 
 
 @pytest.mark.parametrize("fields", [{"kind": "conv4"}, {"normalize": True}, {"scale": 0.1}])
-def test_settings_that_policies_do_not_have(fields: dict):
+def test_unsupported_policy_settings_raise(fields: dict):
     config = tiny()
     with pytest.raises(
         InnerloopError, match=f"model.{next(iter(fields))}: a policy must be a plain MLP, got"
@@ -95,7 +95,7 @@ def test_settings_that_policies_do_not_have(fields: dict):
         build(replace(config, model=replace(config.model, **fields)))
 
 
-def test_the_key_decides_everything(trpo: tuple[RLExperiment, Any]):
+def test_run_is_determined_by_key(trpo: tuple[RLExperiment, Any]):
     e, run = trpo
     first, again, other = (flat(run(begin(e, seed))[0]) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
@@ -113,7 +113,7 @@ def test_the_key_decides_everything(trpo: tuple[RLExperiment, Any]):
     ],
     ids=["fomaml", "anil-ppo", "reptile", "oracle", "gradient"],
 )
-def test_every_algorithm_and_outer_step(config: Config):
+def test_every_algorithm_and_outer_step_runs(config: Config):
     e = RLExperiment(config)
     state = begin(e)
     before = flat(state)
@@ -125,12 +125,12 @@ def test_every_algorithm_and_outer_step(config: Config):
     assert info.returns.shape == (1, {"joint": 0, "reptile": 3}.get(config.algorithm, 1) + 1)
 
 
-def test_reptile_has_no_trust_region():
+def test_reptile_with_trpo_raises():
     with pytest.raises(InnerloopError, match="reptile: has no query loss"):
         check_policy(tiny("navigation-reptile", outer="trpo"))
 
 
-def test_mixed_mode_is_refused_where_the_inner_loop_is_differentiated():
+def test_trpo_rejects_mixed_mode_inner_loop():
     mixed = lambda config: replace(config, inner=replace(config.inner, derivative="mixed"))
     check_policy(mixed(tiny("navigation-oracle", outer="trpo")))  # joint training has no inner loop
     with pytest.raises(InnerloopError, match="trpo needs forward mode"):
@@ -145,12 +145,12 @@ def test_mixed_mode_is_refused_where_the_inner_loop_is_differentiated():
         ({"max_kl": 0.0}, "rl.max_kl: must be above 0"),
     ],
 )
-def test_bad_settings(changes: dict, message: str):
+def test_invalid_settings_raise(changes: dict, message: str):
     with pytest.raises(InnerloopError, match=message):
         RLConfig(**changes)
 
 
-def test_the_first_test_step_is_whole_and_the_others_half():
+def test_evaluation_steps_after_the_first_are_halved():
     e = RLExperiment(tiny())
     rule = e.test_sampler.inner.rule
     state, taken = rule.init(np.ones(1, np.float32)), []

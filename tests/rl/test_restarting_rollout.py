@@ -75,7 +75,7 @@ def apart(t: Trajectories) -> tuple[Trajectories, np.ndarray]:
     return own._replace(mask=taken, rewards=own.rewards * taken, ends=None), index
 
 
-def test_without_early_ends_they_are_ordinary_trajectories():
+def test_rollout_without_early_ends_matches_plain_rollout():
     found, plain = drawn(0.0), rollout(Stroll(), POLICY, jax.random.key(1), jnp.zeros(()), K)
     assert found.mask.shape == (K, 2 * H - 1)
     np.testing.assert_array_equal(found.mask.sum(1), np.full(K, H))
@@ -83,7 +83,7 @@ def test_without_early_ends_they_are_ordinary_trajectories():
         np.testing.assert_allclose(getattr(found, name)[:, :H], getattr(plain, name), rtol=1e-5, atol=1e-6)
 
 
-def test_every_trajectory_is_whole_and_none_begins_late():
+def test_trajectories_are_complete_and_start_before_horizon():
     t = drawn(count=200)
     own, index = apart(t)
     assert t.ends is not None
@@ -100,7 +100,7 @@ def test_every_trajectory_is_whole_and_none_begins_late():
     assert len(np.unique(starts, axis=0)) == len(starts)
 
 
-def test_no_length_is_favoured():
+def test_trajectory_lengths_are_unbiased():
     """Wald's identity: long trajectories are as frequent as they should be, unless the unfinished are dropped."""
     t = drawn(count=4000)
     own, index = apart(t)
@@ -112,7 +112,7 @@ def test_no_length_is_favoured():
     assert error(off(index[:, 0, 1] + lengths <= H)) < -10
 
 
-def test_the_return_is_that_of_the_first_trajectory():
+def test_returns_use_first_trajectory_of_each_lane():
     t = drawn()
     own, index = apart(t)
     first = index[:, 0, 1] == 0
@@ -127,7 +127,7 @@ def test_the_return_is_that_of_the_first_trajectory():
     [SampleProcessor(), SampleProcessor(gae_lambda=0.7, normalise=False)],
     ids=["lambda 1", "lambda 0.7"],
 )
-def test_they_are_judged_as_if_they_lay_apart(judge: SampleProcessor):
+def test_advantages_match_separate_trajectories(judge: SampleProcessor):
     t = jax.tree.map(lambda x: x.astype(float), drawn())
     own, index = apart(t)
     together, alone = jax.jit(judge)(t), jax.jit(judge)(own)
@@ -140,7 +140,7 @@ def test_they_are_judged_as_if_they_lay_apart(judge: SampleProcessor):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["dice", "log_probability", "ratio"])
-def test_they_are_learnt_from_as_if_they_lay_apart(name: str):
+def test_surrogate_derivatives_match_separate_trajectories(name: str):
     """The surrogate's first derivative, and its second along a direction, at the policy that acted."""
     policy = jax.tree.map(lambda x: x.astype(float), POLICY)
     t = jax.tree.map(lambda x: x.astype(float), drawn())
@@ -158,7 +158,7 @@ def test_they_are_learnt_from_as_if_they_lay_apart(name: str):
         assert np.abs(wanted).max() > 1e-3
 
 
-def test_collection_and_paths_take_them():
+def test_sampler_and_example_rollouts_support_restarts():
     """An update learns from all of a lane; what is shown is its first trajectory."""
     algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.3), 1))
     one = MetaSampler(Stroll(), algorithm, SampleProcessor(), K, restarts=True)
@@ -171,6 +171,6 @@ def test_collection_and_paths_take_them():
     assert (np.asarray(shown[0].mask).sum(-1) <= H).all()
 
 
-def test_navigation_is_evaluated_by_steps():
+def test_navigation_restarts_only_in_evaluation():
     assert RLExperiment(preset("navigation-maml-trpo")).test_sampler.restarts
     assert not RLExperiment(preset("navigation-maml-trpo")).sampler.restarts

@@ -29,7 +29,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_a_run_keeps(finished: Path):
+def test_train_writes_metrics_and_weights(finished: Path):
     records = RunFolder(finished).metrics()
     assert [record["step"] for record in records] == [2, 4]
     assert {"return_after_0", "return_after_1", "kl", "step_length", "outer_loss"} <= set(records[0])
@@ -37,7 +37,7 @@ def test_what_a_run_keeps(finished: Path):
     assert weights.load(finished / "weights.safetensors")[1].rl.horizon == 6
 
 
-def test_a_resumed_run_ends_with_the_same_bits(finished: Path, tmp_path: Path):
+def test_resumed_run_is_bitwise_identical(finished: Path, tmp_path: Path):
     """Its last checkpoint taken away, it goes on from the one before."""
     import shutil
 
@@ -51,7 +51,7 @@ def test_a_resumed_run_ends_with_the_same_bits(finished: Path, tmp_path: Path):
         np.testing.assert_array_equal(first[name], second[name])
 
 
-def test_one_json_object(finished: Path, capsys: pytest.CaptureFixture):
+def test_evaluate_prints_json_or_text(finished: Path, capsys: pytest.CaptureFixture):
     assert main(["evaluate", str(finished), "--tasks", "4", "--steps", "2", "--json"]) == 0
     record: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert len(record["returns"]) == len(record["ci95"]) == 3
@@ -63,7 +63,7 @@ def test_one_json_object(finished: Path, capsys: pytest.CaptureFixture):
         assert words in told
 
 
-def test_a_report_shows_the_paths(finished: Path):
+def test_report_includes_navigation_paths(finished: Path):
     assert main(["report", str(finished), "--tasks", "4"]) == 0
     page = (finished / "report.html").read_text()
     assert "2D navigation" in page
@@ -71,7 +71,7 @@ def test_a_report_shows_the_paths(finished: Path):
     assert (finished / "figures" / "adaptation.png").exists()
 
 
-def test_what_does_not_fit(finished: Path, capsys: pytest.CaptureFixture, tmp_path: Path):
+def test_unsupported_options_exit_with_2(finished: Path, capsys: pytest.CaptureFixture, tmp_path: Path):
     assert main(["evaluate", str(finished), "--normalization", "support"]) == 2
     assert "the network has no batch normalisation" in capsys.readouterr().err
     assert main(["evaluate", str(finished), "--queries", "7"]) == 2
@@ -81,7 +81,7 @@ def test_what_does_not_fit(finished: Path, capsys: pytest.CaptureFixture, tmp_pa
 
 
 @pytest.mark.parametrize("outer", ["trpo", "gradient"])
-def test_nan_is_named_and_the_last_good_state_kept(finished: Path, tmp_path: Path, outer: str):
+def test_divergence_raises_with_meta_step(finished: Path, tmp_path: Path, outer: str):
     """An inner step of 1e30: what was adapted is not finite, and so is what it does."""
     from innerloop.training.train import train
 

@@ -47,7 +47,7 @@ class Even(Navigation):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("value", [0.0, 3.0])
-def test_equal_advantages(value: float):
+def test_equal_advantages_have_zero_derivative(value: float):
     """They become zero, as do those that hardly differ, so the derivative is zero as well."""
     mask = jnp.array([[1.0, 1.0], [1.0, 0.0]])
     equal = jnp.full((2, 2), value)
@@ -56,7 +56,7 @@ def test_equal_advantages(value: float):
     np.testing.assert_array_equal(slope, 0)
 
 
-def test_nothing_that_was_taken():
+def test_all_broken_trajectories_give_zero_gradients():
     """All trajectories broke at once: no advantage, and no weight."""
     nothing = jnp.zeros((2, 3))
     np.testing.assert_array_equal(normalised_advantages(jnp.ones((2, 3)), nothing), 0)
@@ -70,7 +70,7 @@ def test_nothing_that_was_taken():
 
 
 @pytest.mark.parametrize("reward", ["distance", "squared"])
-def test_at_the_goal(reward: Any):
+def test_reward_gradient_at_goal_is_zero(reward: Any):
     world = Navigation(reward)
     state, _ = world.reset(jax.random.key(0), jnp.zeros(2))
     pay = lambda action: world.step(jax.random.key(0), state, action).reward
@@ -82,7 +82,7 @@ def test_at_the_goal(reward: Any):
 
 
 @pytest.mark.usefixtures("float64")
-def test_a_baseline_on_features_that_are_nothing():
+def test_baseline_ignores_zero_features():
     """A constant observation of zero repeats nothing and adds nothing: the ridge regression is NumPy's."""
     seen = jnp.zeros((3, 5, 2)).at[..., 1].set(jnp.arange(15).reshape(3, 5) / 7)
     returns = jnp.cos(jnp.arange(15)).reshape(3, 5)
@@ -98,7 +98,7 @@ def test_a_baseline_on_features_that_are_nothing():
 
 
 @pytest.mark.usefixtures("float64")
-def test_forbidden_actions():
+def test_forbidden_actions_do_not_affect_the_others():
     """A logit of -inf: the others are as if it were not there, to the second derivative."""
     logits, others = jnp.array([0.2, -0.5, -jnp.inf]), jnp.array([1.0, 0.3, -jnp.inf])
     log_probs = lambda logits: jnp.stack([Categorical(logits).log_prob(jnp.array(a)) for a in (0, 1)])
@@ -131,7 +131,7 @@ OUTER = {
     ],
     ids=["adam, clipped inside", "ppo, adam inside", "trpo"],
 )
-def test_rewards_that_are_all_zero_move_nothing(outer: str, rule: Any):
+def test_zero_rewards_leave_parameters_unchanged(outer: str, rule: Any):
     sampler = MetaSampler(Even(horizon=3), maml(surrogates.dice, InnerLoop(rule, 1)), trajectories=3)
     loop = MetaIterations(sampler, OUTER[outer], meta_batch=2)
     state, info = loop.run(loop.start(GAUSSIAN, jax.random.key(1)), 2)
@@ -140,7 +140,7 @@ def test_rewards_that_are_all_zero_move_nothing(outer: str, rule: Any):
 
 
 @pytest.mark.parametrize("normalise", [True, False])
-def test_equal_rewards_keep_everything_finite(normalise: bool):
+def test_equal_rewards_keep_parameters_finite(normalise: bool):
     """Equal pay, and no baseline: the advantages differ by what is left of the trajectory alone."""
     algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.5), 1), outer_loss_fn=surrogates.ratio)
     processor = SampleProcessor(baseline="none", normalise=normalise)
@@ -151,7 +151,7 @@ def test_equal_rewards_keep_everything_finite(normalise: bool):
 
 
 @pytest.mark.parametrize("kind", ["mlp", "pool", "stride"])
-def test_networks_on_constant_inputs(kind: Any):
+def test_constant_inputs_give_finite_network_gradients(kind: Any):
     """Black images, equal examples: the variance is zero, and derivatives of first and second order are finite."""
     key = jax.random.key(0)
     if kind == "mlp":

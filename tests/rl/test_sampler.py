@@ -37,7 +37,7 @@ def collected() -> Any:
     return collect(POLICY, KEYS)
 
 
-def test_every_step_and_the_query_have_trajectories_of_their_own(collected: Any):
+def test_each_step_and_query_get_distinct_trajectories(collected: Any):
     task = collected.tasks
     actions = np.concatenate([task.support.actions, task.query.actions], 1)
     assert actions.shape == (2, (STEPS + 1) * K, H, 2)
@@ -45,7 +45,7 @@ def test_every_step_and_the_query_have_trajectories_of_their_own(collected: Any)
     assert len(np.unique(rows, axis=0)) == len(rows)
 
 
-def test_the_query_acts_with_the_adapted_policy_and_the_support_does_not(collected: Any):
+def test_only_query_trajectories_use_the_adapted_policy(collected: Any):
     """The recorded answers are those of theta_0 on the first step's states, of theta_k on the query's."""
     task = collected.tasks
     first = jax.tree.map(lambda x: x[0], task)
@@ -56,7 +56,7 @@ def test_the_query_acts_with_the_adapted_policy_and_the_support_does_not(collect
     assert np.abs(own(POLICY, first.query) - first.query.action_dist.mean).max() > 1e-2
 
 
-def test_other_keys_other_trajectories_same_keys_same_bits(collected: Any):
+def test_trajectories_are_determined_by_keys(collected: Any):
     again = collect(POLICY, KEYS)
     jax.tree.map(np.testing.assert_array_equal, collected, again)
     other = collect(POLICY, KEYS[::-1])
@@ -65,7 +65,7 @@ def test_other_keys_other_trajectories_same_keys_same_bits(collected: Any):
     assert np.abs(third[1] - collected[1]).max() > 1e-3
 
 
-def test_anil_moves_the_head_alone(collected: Any):
+def test_anil_adapts_only_the_head(collected: Any):
     task = collected.tasks
     one = jax.tree.map(lambda x: x[0], task)
     head = anil(surrogates.dice, ALGORITHM.inner, head=POLICY.HEAD)
@@ -76,7 +76,7 @@ def test_anil_moves_the_head_alone(collected: Any):
 
 
 @pytest.mark.parametrize("make", [cavia, imaml, meta_sgd, protomaml, online_maml])
-def test_an_algorithm_that_adapts_in_another_way_is_refused(make: Any):
+def test_unsupported_algorithms_raise(make: Any):
     """The policies that act would not be those that it computes from the data."""
     with pytest.raises(
         InnerloopError, match="acts and adapts by the plain inner loop, .* got .*; use maml, fo"
@@ -85,7 +85,7 @@ def test_an_algorithm_that_adapts_in_another_way_is_refused(make: Any):
 
 
 @pytest.mark.usefixtures("float64")
-def test_joint_training_acts_without_adapting():
+def test_joint_training_samples_without_adaptation():
     """Its meta-gradient is that of theta's own mean return, here in closed form; at test, it adapts."""
     policy, arms = table_policy(1, 3), jnp.array([0.9, 0.2, 0.4])
     sampler = MetaSampler(Bandit(3), joint(surrogates.dice, InnerLoop(optax.sgd(5.0), 1)), PLAIN, 100_000)
@@ -102,7 +102,7 @@ def test_joint_training_acts_without_adapting():
     assert after - before > 0.1 > tested.ci95("return").max() > 0
 
 
-def test_a_rule_keeps_its_state_between_steps():
+def test_inner_rule_keeps_state_between_steps():
     """The second step of a falling schedule is smaller: here it does not move at all."""
     rule = optax.sgd(optax.piecewise_constant_schedule(0.4, {1: 0.0}))
     collector = replace(COLLECTOR, algorithm=ALGORITHM.with_inner(rule=rule))
@@ -131,7 +131,7 @@ def test_navigation_by_hand():
     np.testing.assert_allclose(squared.reward, -0.01, atol=1e-7)
 
 
-def test_nothing_counts_after_the_end():
+def test_steps_after_the_end_are_masked():
     """A goal at the origin and a policy that stays there: one step, and the trajectory is over."""
     still = jax.tree.map(jnp.zeros_like, POLICY)
     still = jax.tree.map(lambda p, x: x - 20 if p.shape == (2,) and p is still.log_std else x, still, still)
@@ -143,7 +143,7 @@ def test_nothing_counts_after_the_end():
     np.testing.assert_allclose(samples.weights.sum(), 1, rtol=1e-6)
 
 
-def test_what_follows_the_end_is_not_paid():
+def test_rewards_after_the_end_are_zero():
     """One step to the right is the goal; the steps beyond it lead away, and would be paid."""
     still = jax.tree.map(jnp.zeros_like, POLICY)
     ahead = eqx.tree_at(
@@ -159,14 +159,14 @@ def test_what_follows_the_end_is_not_paid():
 @pytest.mark.parametrize(
     ("away", "over"), [((0.0, 0.0099), True), ((0.0, 0.0101), False), ((0.0101, 0.0), False)]
 )
-def test_the_goal_is_reached_within_a_hundredth_in_both_coordinates(away: tuple[float, float], over: bool):
+def test_goal_is_reached_within_0_01_in_both_coordinates(away: tuple[float, float], over: bool):
     world = Navigation()
     state, _ = world.reset(KEYS[0], jnp.array([0.3, -0.2]) + jnp.array(away))
     state = state._replace(position=jnp.array([0.3, -0.2]))
     assert bool(world.step(KEYS[0], state, jnp.zeros(2)).done) is over
 
 
-def test_every_policy_acts_with_noise_of_its_own():
+def test_each_policy_draws_independent_noise():
     """At the origin, where all begin: what was drawn, in deviations from the mean, differs from policy to policy."""
     worlds = jax.vmap(COLLECTOR.environment.sample_task)(KEYS)
     rolled = jax.jit(lambda p: COLLECTOR.rollouts(p, KEYS, worlds))(POLICY)
@@ -179,7 +179,7 @@ def test_every_policy_acts_with_noise_of_its_own():
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_baseline_is_fitted_to_discounted_returns():
+def test_baseline_is_fitted_to_discounted_returns():
     """A_t = R_t - V(s_t), both of the discounted returns, against NumPy's ridge regression."""
     rewards = jnp.cos(jnp.arange(3 * H, dtype=float)).reshape(3, H)
     seen = jnp.sin(jnp.arange(6 * H, dtype=float)).reshape(3, H, 2)
@@ -192,7 +192,7 @@ def test_the_baseline_is_fitted_to_discounted_returns():
     np.testing.assert_allclose(found, returns - (phi @ w).reshape(3, H), atol=1e-8)
 
 
-def test_an_oracle_is_told_the_goal():
+def test_oracle_observes_the_goal():
     world = Oracle(Navigation(horizon=H))
     policy = GaussianPolicy(world.observation_size, 2, hidden=(4,), key=jax.random.key(0))
     goal = jnp.array([0.3, -0.2])
@@ -200,7 +200,7 @@ def test_an_oracle_is_told_the_goal():
     np.testing.assert_allclose(t.observations[..., 2:], np.broadcast_to(goal, (K, H, 2)))
 
 
-def test_a_process_moves_as_its_table_says():
+def test_tabular_mdp_follows_its_tables():
     world = TabularMDP(2, 2, horizon=40, noise=0.1)
     task = world.sample_task(jax.random.key(0))
     policy = CategoricalPolicy(2, 2, hidden=(), key=jax.random.key(0))
@@ -222,6 +222,6 @@ def test_a_process_moves_as_its_table_says():
         (lambda: Navigation(horizon=0), r"Navigation.horizon: must be 1 or more, got 0"),
     ],
 )
-def test_bad_settings(make: Any, message: str):
+def test_invalid_settings_raise(make: Any, message: str):
     with pytest.raises(InnerloopError, match=message):
         make()

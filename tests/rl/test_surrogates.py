@@ -45,7 +45,7 @@ def derivatives(f: Any, policy: Any) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("surrogate", ["dice", "log_probability", "ratio"])
-def test_expected_derivatives(surrogate: str, name: str):
+def test_expected_derivatives_of_each_surrogate(surrogate: str, name: str):
     """The first is right for all; the second for DiCE always, for the ratio where one action decides."""
     policy, task, horizon = case(name)
     samples = all_samples(policy, task, horizon)
@@ -58,7 +58,7 @@ def test_expected_derivatives(surrogate: str, name: str):
     assert off < 1e-10 or off > 0.05
 
 
-def test_dice_with_any_baseline_is_still_right():
+def test_dice_with_baseline_keeps_exact_second_derivative():
     """Advantages instead of returns: what the loaded form is for. The classical form of DiCE would lose this."""
     policy, task, horizon = case("process")
     samples = all_samples(policy, task, horizon)
@@ -69,7 +69,7 @@ def test_dice_with_any_baseline_is_still_right():
     np.testing.assert_allclose(second, true, atol=1e-12)
 
 
-def test_dice_of_several_trajectories_in_a_lane():
+def test_dice_treats_trajectories_in_a_lane_separately():
     """One after the other, each begins anew: the derivatives are those of trajectories in lanes of their own."""
     policy, task, horizon = case("process")
     apart = all_samples(policy, task, horizon)
@@ -87,7 +87,7 @@ def test_dice_of_several_trajectories_in_a_lane():
         np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
-def test_dice_is_right_at_the_third_order():
+def test_dice_third_derivative_is_exact():
     policy, task, horizon = case("process")
     flat, back = ravel_pytree(policy)
     samples = all_samples(policy, task, horizon)
@@ -108,7 +108,7 @@ def exact_meta_gradient(policy: Any, task: TabularTask, horizon: int) -> np.ndar
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("surrogate", ["dice", "log_probability", "ratio"])
-def test_the_estimated_meta_gradient(surrogate: str, name: str):
+def test_meta_gradient_bias_of_each_surrogate(surrogate: str, name: str):
     """Sampled by the collector, through MAML's own file: the mean against the exact one, in its own standard errors.
 
     The inner loop sees many trajectories, so that its step is the exact one but for noise that averages out.
@@ -137,7 +137,7 @@ def test_the_estimated_meta_gradient(surrogate: str, name: str):
         assert away.max() > 8  # the bias, many standard errors off
 
 
-def test_a_bandit_s_bias_in_numbers():
+def test_bandit_meta_gradient_bias():
     """The relative error of the expected meta-gradient: none with DiCE, a sixth or more without."""
     policy, task, horizon = case("bandit")
     true = exact_meta_gradient(policy, task, horizon)
@@ -154,7 +154,7 @@ def test_a_bandit_s_bias_in_numbers():
     assert off["log_probability"] > 0.1
 
 
-def test_clipped_is_the_ratio_where_nothing_is_clipped():
+def test_clipped_equals_ratio_within_clip_range():
     policy, task, horizon = case("process")
     samples = all_samples(policy, task, horizon)
     wide, ratio = surrogates.clipped(100.0), surrogates.ratio
@@ -176,7 +176,7 @@ def test_clipping_by_hand():
         np.testing.assert_allclose(clipped(policy, judged), -worth, atol=1e-12)
 
 
-def test_a_bandit_pays_as_often_as_it_says():
+def test_bandit_rewards_match_arm_probabilities():
     bandit = Bandit(2)
     task = jnp.array([0.2, 0.9])
     keys = jax.random.split(jax.random.key(0), 4000)

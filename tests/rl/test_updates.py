@@ -52,14 +52,14 @@ def objective(algorithm: Any, step: Any = STEPS["trpo"], chunk: int | None = Non
     ],
     ids=["dice", "log_probability", "reptile", "online_maml"],
 )
-def test_without_importance_weights(step: str, algorithm: Any, message: str):
+def test_loss_without_importance_weights_raises(step: str, algorithm: Any, message: str):
     """Trust regions and several epochs need them."""
     with pytest.raises(InnerloopError, match=f"{step}_update: needs a loss .*{message}"):
         STEPS[step].prepare(algorithm)
 
 
 @pytest.mark.parametrize(("step", "wanted"), [("trpo", -3.0), ("ppo", -1.2)])
-def test_a_query_loss_that_is_left_out_is_that_of_the_outer_step(step: str, wanted: float):
+def test_default_query_loss_comes_from_outer_step(step: str, wanted: float):
     """An action that has become three times as likely: its weight is three, or clipped to 1.2."""
     found = objective(maml(surrogates.dice, INNER), STEPS[step]).algorithm
     assert found.loss_fn is surrogates.dice
@@ -71,7 +71,7 @@ def test_a_query_loss_that_is_left_out_is_that_of_the_outer_step(step: str, want
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_query_loss_of_ones_own_stays(step: str):
+def test_custom_query_loss_is_kept(step: str):
     own = lambda policy, samples: 2 * surrogates.ratio(policy, samples)
     assert (
         objective(maml(surrogates.dice, INNER, outer_loss_fn=own), STEPS[step]).algorithm.outer_loss_fn is own
@@ -80,7 +80,7 @@ def test_a_query_loss_of_ones_own_stays(step: str):
     assert plain.algorithm.outer_loss_fn is None
 
 
-def test_the_objective_is_that_of_the_sampler():
+def test_objective_takes_inner_loop_settings_from_sampler():
     """Two inner steps read three trajectories each; joint training takes none; chunks are those of the loop."""
     found = objective(maml(surrogates.dice, INNER), chunk=1)
     assert (found.algorithm.inner.steps, found.algorithm.inner.minibatch, found.chunk) == (2, 3, 1)

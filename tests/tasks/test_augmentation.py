@@ -31,7 +31,7 @@ def changed(image: np.ndarray, **changes: object) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [(6, 6), (5, 8)])
-def test_without_a_rotation_pixels_keep_their_values(size: tuple[int, int]):
+def test_flip_and_shift_without_rotation_are_exact(size: tuple[int, int]):
     image = picture(*size)
     np.testing.assert_array_equal(changed(image), image)
     np.testing.assert_array_equal(changed(image, mirror=-1.0), image[:, ::-1])
@@ -43,14 +43,14 @@ def test_without_a_rotation_pixels_keep_their_values(size: tuple[int, int]):
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_quarter_turns_are_numpy_s(quarters: int):
+def test_quarter_turns_match_numpy(quarters: int):
     image = picture()
     np.testing.assert_allclose(
         changed(image, angle=quarters * math.pi / 2), np.rot90(image, quarters), atol=1e-6
     )
 
 
-def test_any_angle_is_scipy_s():
+def test_rotation_matches_scipy():
     image = picture(9, 9)
     wanted = scipy.ndimage.rotate(image, 25, reshape=False, order=1, mode="nearest")
     np.testing.assert_allclose(changed(image, angle=math.radians(25)), wanted, atol=1e-5)
@@ -63,7 +63,7 @@ def classes() -> il.ClassArrays:
     return il.ClassArrays.from_lists(lists, ["a", "b", "c"])
 
 
-def test_every_image_is_changed_by_itself_within_bounds():
+def test_flips_and_shifts_are_uniform_within_bounds():
     """The shifts of a picture of one white pixel are all of those allowed, equally often, and flips are half of all."""
     image = np.zeros((7, 7, 1), np.float32)
     image[3, 2] = 1.0
@@ -78,7 +78,7 @@ def test_every_image_is_changed_by_itself_within_bounds():
     assert (np.abs(counts - expected) < 5 * np.sqrt(expected)).all()
 
 
-def test_a_rotation_is_uniform_to_both_sides():
+def test_rotation_angle_is_uniform_and_symmetric():
     tasks = Augmented(il.Episodes(classes(), 2, 1, 1), rotation=30.0)
     ramp = jnp.tile(
         jnp.arange(21.0)[:, None, None], (1, 21, 1)
@@ -92,7 +92,7 @@ def test_a_rotation_is_uniform_to_both_sides():
     assert abs(degrees.mean()) < 3
 
 
-def test_labels_and_choices_are_those_of_the_tasks_and_nothing_on_is_no_change():
+def test_augmentation_keeps_labels_and_drawn_examples():
     plain = il.Episodes(classes(), 2, 1, 2)
     key = jax.random.key(3)
     as_it_is = eqx.filter_jit(plain.sample)(jax.random.split(key)[0])
@@ -102,7 +102,7 @@ def test_labels_and_choices_are_those_of_the_tasks_and_nothing_on_is_no_change()
     assert not np.array_equal(task.support.inputs, as_it_is.support.inputs)
 
 
-def test_in_the_outer_loop_and_over_plain_distributions():
+def test_augmentation_works_in_outer_loop_and_on_batches():
     algorithm = il.maml(il.cross_entropy(), il.InnerLoop(optax.sgd(0.1)))
     model = il.MLP(16 * 16, 2, hidden=(4,), key=jax.random.key(0))
     tasks = Augmented(il.Episodes(classes(), 2, 1, 1), flip=True, crop=1, rotation=10.0)
@@ -122,7 +122,7 @@ class Rows(TwoStageSampler):
         return Task(batch, batch)
 
 
-def test_two_augmentations_draw_by_themselves():
+def test_nested_augmentations_draw_independently():
     """A flip of what is flipped already is one half of the times, not always, no change."""
     plain = il.Episodes(classes(), 2, 1, 1)
     twice = eqx.filter_jit(Augmented(Augmented(plain, flip=True), flip=True).sample)
@@ -146,12 +146,12 @@ def test_two_augmentations_draw_by_themselves():
         ({"rotation": math.inf}, "`rotation` must be"),
     ],
 )
-def test_what_cannot_be_augmented_is_told(settings: dict, told: str):
+def test_invalid_augmentation_settings_raise(settings: dict, told: str):
     check = inspect.unwrap(Augmented.__check_init__)
     with pytest.raises(InnerloopError, match=told):
         check(SimpleNamespace(**{"tasks": Rows(), "flip": False, "crop": 0, "rotation": 0.0} | settings))
 
 
-def test_inputs_that_are_no_images_are_told():
+def test_non_image_inputs_raise():
     with pytest.raises(InnerloopError, match=r"must be images, got shape \(3, 4\)"):
         Augmented(Rows(), crop=1).sample(jax.random.key(0))

@@ -62,7 +62,7 @@ def check_rows(arrays: ClassArrays, task: Any, ways: int, shots: int, queries: i
 
 @given(kind=kinds, asked=episode, seed=st.integers(0, 2**31 - 1))
 @settings(max_examples=40)
-def test_any_episode(kind: Kind, asked: tuple[int, int, int], seed: int):
+def test_episode_is_valid_or_raises(kind: Kind, asked: tuple[int, int, int], seed: int):
     """Impossible ones are refused, by both samplers; the others hold what they should."""
     arrays = class_arrays(kind)
     if not possible(arrays, *asked):
@@ -83,7 +83,7 @@ def test_any_episode(kind: Kind, asked: tuple[int, int, int], seed: int):
 
 @given(kind=kinds)
 @settings(max_examples=40)
-def test_rotations_of_any_classes(kind: Kind):
+def test_with_rotations_turns_square_images_or_raises(kind: Kind):
     """Four classes of each, whose pictures are the old ones turned; only square pictures can be turned by quarters."""
     arrays = class_arrays(kind)
     if arrays.shape[0] != arrays.shape[1]:

@@ -40,7 +40,7 @@ CLASS_OF = np.repeat(np.arange(4), COUNTS)
 
 
 @pytest.mark.parametrize(("ways", "shots", "queries"), [(3, 1, 3), (2, 2, 1), (4, 3, 1), (1, 1, 1)])
-def test_support_and_query(ways: int, shots: int, queries: int):
+def test_support_and_query_are_disjoint_with_same_labels(ways: int, shots: int, queries: int):
     """Distinct examples, none in both sets; every label stands for one class, in both sets alike."""
     support, support_labels, query, query_labels = many(ways, shots, queries)
     assert support.shape == (400, ways * shots)
@@ -54,7 +54,7 @@ def test_support_and_query(ways: int, shots: int, queries: int):
         assert np.bincount(query_labels[t], minlength=ways).tolist() == [queries] * ways
 
 
-def test_every_class_draws_examples_of_its_own():
+def test_classes_draw_examples_independently():
     """Two classes of ten examples choose the same number of them in about one of ten episodes, not in all."""
     rows = np.arange(20, dtype=np.float32).reshape(2, 10, 1, 1, 1)
     episodes = Episodes(ClassArrays.from_lists(list(rows), ["a", "b"]), 2, 1, 1)
@@ -73,7 +73,7 @@ def chi_square(observed: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("count", "total"), [(1, 3), (3, 3), (3, 5), (4, 20)])
-def test_distinct_numbers_are_uniform(count: int, total: int):
+def test_draw_distinct_is_uniform(count: int, total: int):
     """All ordered draws equally often (or each number at each place): within 4 deviations, at a fixed key."""
     draws = 8000
     keys = jax.random.split(jax.random.key(1), draws)
@@ -92,7 +92,7 @@ def test_distinct_numbers_are_uniform(count: int, total: int):
 
 
 @pytest.mark.parametrize(("count", "total"), [(1, 1), (2, 2), (5, 6), (16, 16), (16, 20), (33, 40)])
-def test_swaps_at_once_are_swaps_in_turn(count: int, total: int):
+def test_after_swaps_matches_sequential_swaps(count: int, total: int):
     """Against a shuffle that swaps one pair after the other, for random partners and the longest chain of moves."""
     rng = np.random.default_rng(0)
     drawn = rng.integers(np.arange(count), total, size=(200, count))
@@ -108,13 +108,13 @@ def test_swaps_at_once_are_swaps_in_turn(count: int, total: int):
         np.testing.assert_array_equal(at_once(jnp.asarray(partners)), expected)
 
 
-def test_total_may_be_traced():
+def test_draw_distinct_accepts_traced_total():
     key = jax.random.key(2)
     traced = jax.jit(lambda total: _draw_distinct(key, 3, total))(jnp.asarray(9))
     np.testing.assert_array_equal(traced, _draw_distinct(key, 3, 9))
 
 
-def test_every_class_and_example_is_drawn_evenly():
+def test_classes_and_examples_are_drawn_uniformly():
     """Classes uniformly whatever their size, then examples uniformly within their class."""
     support, labels, _, _ = many(2, 1, 1, 6000)
     classes = CLASS_OF[support]
@@ -126,7 +126,7 @@ def test_every_class_and_example_is_drawn_evenly():
     assert chi_square(np.bincount(classes[labels == 0], minlength=4)) < 4
 
 
-def test_the_support_set_is_shuffled():
+def test_support_set_is_shuffled():
     """Its first example has every label equally often; the query set is in order."""
     _, labels, _, query_labels = many(4, 2, 1, 2000)
     assert chi_square(np.bincount(labels[:, 0], minlength=4)) < 4
@@ -134,7 +134,7 @@ def test_the_support_set_is_shuffled():
     assert (query_labels == np.arange(4)).all()
 
 
-def test_bytes_become_unit_floats():
+def test_uint8_inputs_are_scaled_to_unit_range():
     task = Episodes(arrays(np.uint8), 4, 3, 1).sample(jax.random.key(0))
     assert task.support.inputs.dtype == jnp.float32
     rows = np.concatenate([np.asarray(b.inputs).ravel() for b in (task.support, task.query)]) * 255
@@ -142,12 +142,12 @@ def test_bytes_become_unit_floats():
     assert rows.max() > 2
 
 
-def test_no_queries():
+def test_zero_queries_give_empty_query_set():
     task = Episodes(arrays(), 2, 3, 0).sample(jax.random.key(0))
     assert task.query.inputs.shape == (0, 1, 1, 1)
 
 
-def test_rotations():
+def test_with_rotations_adds_quarter_turns():
     """Four classes from each, turned by quarters; examples of a class stay together."""
     images = np.arange(2 * 3 * 2 * 2 * 1, dtype=np.uint8).reshape(2, 3, 2, 2, 1)
     turned = with_rotations(ClassArrays.from_lists(list(images), ["a", "b"]))
@@ -170,12 +170,12 @@ def test_rotations():
         (1, 1, -1, "0 or more"),
     ],
 )
-def test_errors(ways: int, shots: int, queries: int, message: str):
+def test_invalid_arguments_raise(ways: int, shots: int, queries: int, message: str):
     with pytest.raises(InnerloopError, match=message):
         Episodes(arrays(), ways, shots, queries)
 
 
-def test_drawn_apart_the_episodes_are_the_same():
+def test_draw_and_fetch_match_sample():
     """The rows of many tasks drawn at once, and each fetched in its turn, are the tasks that `sample` draws."""
     episodes, keys = Episodes(arrays(), 3, 2, 1), jax.random.split(jax.random.key(1), 20)
     assert isinstance(episodes, TwoStageSampler)

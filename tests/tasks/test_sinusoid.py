@@ -27,7 +27,7 @@ def moments(x: np.ndarray, low: float, high: float) -> None:
 
 
 @pytest.mark.parametrize(("protocol", "top", "sign"), [("maml", np.pi, -1), ("reptile", 2 * np.pi, 1)])
-def test_waves(protocol, top: float, sign: int):
+def test_wave_parameters_and_oracle_inputs(protocol, top: float, sign: int):
     """y = A sin(x -+ phase) with A in [0.1, 5]; the oracle's inputs say A and phase, the same for both sets."""
     task = waves(Sinusoid(4, 6, protocol=protocol, oracle=True))
     x, amplitude, phase = np.moveaxis(np.asarray(task.support.inputs), -1, 0)
@@ -40,7 +40,7 @@ def test_waves(protocol, top: float, sign: int):
     np.testing.assert_array_equal(task.query.inputs[:, 0, 1:], task.support.inputs[:, 0, 1:])
 
 
-def test_points_of_the_maml_protocol():
+def test_maml_points_are_uniform_and_independent():
     """Drawn anew for every example: support and query points are uniform and differ."""
     task = waves(Sinusoid(4, 6))
     assert task.support.inputs.shape == task.support.targets.shape == (TASKS, 4, 1)
@@ -53,7 +53,7 @@ def test_points_of_the_maml_protocol():
     assert np.abs(pairs - np.eye(4)).max() < bound
 
 
-def test_the_grid_of_the_reptile_protocol():
+def test_reptile_points_lie_on_grid():
     """Training sees all 50 points in random order, a test 10 of them with replacement; the error is on all."""
     grid = np.linspace(-5, 5, 50, dtype=np.float32)
     train, test = waves(Sinusoid(50, 1, protocol="reptile")), waves(Sinusoid(10, 1, protocol="reptile"))
@@ -70,7 +70,7 @@ def test_the_grid_of_the_reptile_protocol():
     assert abs(repeats - expected) < 4 * np.sqrt(expected * (1 - expected) / TASKS)
 
 
-def test_pure():
+def test_sample_is_determined_by_key():
     """The same key, the same task; no oracle, one input."""
     one, again = (Sinusoid(2, 2).sample(jax.random.key(5)) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, one, again)
@@ -86,6 +86,6 @@ def test_pure():
         (-1, 5, "`shots` must be 1 or more, got -1"),
     ],
 )
-def test_errors(shots: int, queries: int, message: str):
+def test_invalid_shots_and_queries_raise(shots: int, queries: int, message: str):
     with pytest.raises(InnerloopError, match=message):
         Sinusoid(shots, queries)

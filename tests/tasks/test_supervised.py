@@ -29,13 +29,13 @@ def test_classes_and_examples_are_equally_likely():
     np.testing.assert_array_equal(task.support.inputs, task.query.inputs)
 
 
-def test_it_can_be_an_argument_of_a_compiled_function():
+def test_supervised_batches_can_be_passed_to_jit():
     """Its arrays alone are data; the size of a batch decides shapes."""
     pooled, key = SupervisedBatches(arrays(), 3), jax.random.key(0)
     drawn = jax.jit(lambda pooled, key: pooled.sample(key))(pooled, key)
     jax.tree.map(np.testing.assert_array_equal, drawn, pooled.sample(key))
 
 
-def test_an_empty_batch():
+def test_empty_batch_raises():
     with pytest.raises(InnerloopError, match="`batch` must be 1 or more, got 0"):
         SupervisedBatches(arrays(), 0)

@@ -71,7 +71,7 @@ def test_all_rows_of_160_ragged_groups_are_used():
     assert len(repr(table)) < 1000
 
 
-def test_ten_lines_of_user_code_train_evaluate_and_predict():
+def test_train_evaluate_and_predict_from_frame():
     frame = schools(40)
     table = il.tables.from_frame(frame, task="school", x=["ses", "sex"], y="score", shots=3)
     algorithm = il.maml(il.mean_squared_error(), il.InnerLoop(optax.sgd(0.05), steps=2))
@@ -97,7 +97,7 @@ def test_each_held_out_group_is_evaluated_once():
         il.evaluate(algorithm, model, table.test, key=jax.random.key(1), num_tasks=7)
 
 
-def test_no_group_is_measured_twice_where_a_validation_asks_for_more():
+def test_validation_measures_each_group_at_most_once():
     table = tables.from_frame(schools(30), task="school", x=["ses"], y="score", shots=3)
     algorithm = il.maml(il.mean_squared_error(), il.InnerLoop(optax.sgd(0.0), steps=1))
     run = evaluator(algorithm, table.validation, num_tasks=50)
@@ -105,7 +105,7 @@ def test_no_group_is_measured_twice_where_a_validation_asks_for_more():
     assert curve.tasks == len(table.validation) == 5
 
 
-def test_scaling_is_that_of_the_training_groups():
+def test_scaling_uses_only_training_groups():
     frame = schools(20)
     split = {
         "train": [f"s{i:03d}" for i in range(10)],
@@ -125,7 +125,7 @@ def test_scaling_is_that_of_the_training_groups():
     assert abs(np.asarray(table.test.inputs)).max() > 100
 
 
-def test_predictions_return_to_the_units_of_the_table():
+def test_restore_returns_original_units():
     frame = schools(20).assign(other=lambda f: -7 * f.score)
     table = tables.from_frame(frame, task="school", x=["ses"], y=["score", "other"])
     batch = table.prepare(frame)
@@ -135,14 +135,14 @@ def test_predictions_return_to_the_units_of_the_table():
 
 
 @pytest.mark.parametrize("value", [1.5, 0.3])
-def test_a_constant_column_is_no_division_by_zero(value):
+def test_constant_column_has_unit_scale(value):
     """Nor by the rounding of its mean: the deviation of 0.3 is computed as 5e-17."""
     table = tables.from_frame(schools(20, ses=value), task="school", x=["ses"], y="score")
     assert table.preparation.x == (Number("ses", value, 1.0),)
     assert (np.asarray(table.train.inputs) == 0).all()
 
 
-def test_missing_values_are_told_and_left_out():
+def test_missing_values_warn_and_are_dropped():
     frame = schools(20)
     frame.iloc[3, 1], frame.iloc[7, 3], frame.iloc[8, 2], frame.iloc[9, 0] = np.nan, np.nan, None, None
     told = r"4 of \d+ rows with missing values are left out \(school: 1, ses: 1, sex: 1, score: 1\)"
@@ -154,14 +154,14 @@ def test_missing_values_are_told_and_left_out():
         tables.from_frame(frame, task="school", x=["ses", "sex"], y="score", missing="refuse")
 
 
-def test_groups_of_one_row_are_told_and_left_out():
+def test_single_row_groups_warn_and_are_dropped():
     frame = pd.concat([schools(20), schools(1).head(1).assign(school="alone")])
     with pytest.warns(UserWarning, match="1 of 21 groups with fewer than 2 rows are left out: alone"):
         table = tables.from_frame(frame, task="school", x=["ses"], y="score")
     assert table.left_out == {"groups that are too small": 1}
 
 
-def test_categories_are_those_of_the_training_groups():
+def test_categories_come_from_training_groups():
     frame = schools(20)
     split = {
         "train": [f"s{i:03d}" for i in range(10)],
@@ -180,14 +180,14 @@ def test_categories_are_those_of_the_training_groups():
     assert (inputs[:, :2].sum(1) == 1).all()
 
 
-def test_numbers_may_be_names_of_categories():
+def test_numbers_can_be_categories():
     frame = schools(20).assign(region=lambda f: np.arange(len(f)) % 3)
     table = tables.from_frame(frame, task="school", x=["region"], y="score", categories=["region"])
     assert table.preparation.x == (Category("region", ("0", "1", "2")),)
     assert table.preparation.features == 3
 
 
-def test_a_y_of_text_is_a_class():
+def test_text_target_is_classification():
     table = tables.from_frame(schools(20), task="school", x=["ses"], y="sex", shots=4)
     assert table.preparation.classes == ("F", "M")
     assert table.preparation.outputs == 2
@@ -202,7 +202,7 @@ def test_a_y_of_text_is_a_class():
         table.prepare({"ses": [0.0], "sex": ["X"]})
 
 
-def test_groups_are_split_by_seed_and_disjoint():
+def test_group_split_is_disjoint_and_determined_by_seed():
     frame = schools(50)
     split = lambda seed: groups_of(tables.from_frame(frame, task="school", x=["ses"], y="score", seed=seed))
     first = split(0)
@@ -213,7 +213,7 @@ def test_groups_are_split_by_seed_and_disjoint():
     assert sum(map(len, first.values())) == 50
 
 
-def test_the_split_does_not_depend_on_the_order_of_rows():
+def test_split_does_not_depend_on_row_order():
     frame = schools(50)
     make = lambda frame: groups_of(tables.from_frame(frame, task="school", x=["ses"], y="score"))
     assert make(frame) == make(frame[::-1])
@@ -224,7 +224,7 @@ ragged = st.lists(st.integers(2, 9), min_size=6, max_size=14)
 
 @settings(max_examples=25)
 @given(counts=ragged, shots=st.one_of(st.none(), st.integers(1, 12)), seed=st.integers(0, 99))
-def test_every_row_is_once_in_support_or_query(counts, shots, seed):
+def test_each_row_is_in_support_or_query_exactly_once(counts, shots, seed):
     names = np.repeat([f"g{i}" for i in range(len(counts))], counts)
     order = np.random.default_rng(seed).permutation(len(names))
     frame = {
@@ -242,14 +242,14 @@ def test_every_row_is_once_in_support_or_query(counts, shots, seed):
             assert len(support) == (count // 2 if shots is None else min(shots, count - 1))
 
 
-def test_draws_differ_by_their_key():
+def test_draws_differ_between_keys():
     table = tables.from_frame(schools(10), task="school", x=["ses"], y="score", shots=2)
     largest = int(np.argmax(table.train.sizes))
     drawn = {tuple(sorted(rows_of(table.train, largest, seed)[0])) for seed in range(8)}
     assert len(drawn) > 5
 
 
-def test_fewer_queries_are_drawn_where_they_are_bounded():
+def test_queries_argument_bounds_query_rows():
     table = tables.from_frame(schools(10), task="school", x=["ses"], y="score", shots=2, queries=3)
     assert all(
         len(rows_of(table.train, i)[1]) == min(3, n - min(2, n - 1)) for i, n in enumerate(table.train.sizes)
@@ -264,7 +264,7 @@ def test_equal_groups_need_no_mask():
     assert task.query.inputs.shape == (4, 1)
 
 
-def test_new_rows_are_prepared_in_the_same_way():
+def test_prepare_matches_training_rows():
     frame = schools(20)
     table = tables.from_frame(frame, task="school", x=["sex", "ses"], y="score")
     name = table.train.names[0]
@@ -276,7 +276,7 @@ def test_new_rows_are_prepared_in_the_same_way():
     assert np.array_equal(batch.inputs, table.inputs(rows[["ses", "sex"]]))
 
 
-def test_a_preparation_survives_json():
+def test_preparation_json_round_trip():
     preparation = tables.from_frame(schools(20), task="school", x=["sex", "ses"], y="score").preparation
     assert tables.Preparation.from_json(preparation.to_json(), "table.json") == preparation
     for damaged in ("[]", "{}", '{"task": "a", "x": [{"name": "a", "mean": 0, "scale": 0}], "y": []}', "x"):
@@ -295,13 +295,13 @@ class Polars:
 
 
 @pytest.mark.parametrize("make", [dict, Polars, pd.DataFrame])
-def test_frames_of_any_library(make):
+def test_frames_of_any_library_are_accepted(make):
     columns = schools(12).to_dict("list")
     table = tables.from_frame(make(columns), task="school", y="score")
     assert [column.name for column in table.preparation.x] == ["ses", "sex"]
 
 
-def test_columns_without_names_are_known_by_their_numbers():
+def test_unnamed_columns_are_referenced_by_number():
     frame = pd.DataFrame(list(schools(12).itertuples(index=False, name=None)))
     table = tables.from_frame(frame, task="0", y="3")
     assert [column.name for column in table.preparation.x] == ["1", "2"]
@@ -314,7 +314,7 @@ BEYOND = 2**53 + 3 * np.arange(8)
 @pytest.mark.parametrize(
     "names", [BEYOND, BEYOND.astype(np.uint64), pd.Series(BEYOND, dtype="Int64"), BEYOND.tolist()]
 )
-def test_long_numbers_are_names_of_their_own(names):
+def test_large_integer_names_stay_distinct(names):
     """Of groups and of categories; `split` names them as the table does."""
     wanted = [str(n) for n in BEYOND]
     assert column_of({"a": names}, "a", "test", text=True).values.tolist() == wanted
@@ -324,7 +324,7 @@ def test_long_numbers_are_names_of_their_own(names):
     assert [list(tasks.names) for tasks in parts(table)] == [wanted[:4], wanted[4:6], wanted[6:]]
 
 
-def test_groups_of_a_split_may_be_named_by_numbers():
+def test_split_accepts_numeric_group_names():
     frame = {"g": np.repeat(np.arange(8.0), 3), "x": np.arange(24.0), "y": np.arange(24.0)}
     split = {"train": np.arange(4.0), "validation": [4, "5"], "test": (6.0, 7)}
     table = tables.from_frame(frame, task="g", y="y", split=split)
@@ -342,7 +342,7 @@ def test_groups_of_a_split_may_be_named_by_numbers():
         (["a", 1, 2.0, np.nan], ["a", "1", "2", None]),
     ],
 )
-def test_columns_of_many_kinds(values, wanted):
+def test_column_of_handles_many_dtypes(values, wanted):
     column = column_of({"a": values}, "a", "test")
     assert [None if gone else x for x, gone in zip(column.values, column.missing, strict=True)] == wanted
 
@@ -381,7 +381,7 @@ def test_columns_of_many_kinds(values, wanted):
         ({"y": ["score", "sex"], "x": ["ses"]}, "a class must be the only column of `y`"),
     ],
 )
-def test_wrong_arguments_are_told(change, message):
+def test_invalid_arguments_raise(change, message):
     with pytest.raises(InnerloopError, match=message):
         tables.from_frame(schools(10), **{"task": "school", "x": ["ses"], "y": "score"} | change)
 
@@ -399,14 +399,14 @@ def test_wrong_arguments_are_told(change, message):
         ({"school": list("abcdef"), "ses": range(6), "score": range(6)}, "a task needs 2 rows, and no group"),
     ],
 )
-def test_wrong_tables_are_told(frame, message):
+def test_invalid_tables_raise(frame, message):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(InnerloopError, match=message):
             tables.from_frame(frame, task="school", x=["ses"], y="score")
 
 
-def test_values_that_new_rows_lack_are_told():
+def test_missing_or_wrong_values_in_new_rows_raise():
     table = tables.from_frame(schools(10), task="school", x=["ses", "sex"], y="score")
     with pytest.raises(InnerloopError, match="column 'ses' has no value in row 2; fill it"):
         table.inputs({"ses": [1.0, np.nan], "sex": ["F", "M"]})
@@ -421,7 +421,7 @@ def series(count=8, length=30, gap_in=None):
     return frame if gap_in is None else frame[~((frame.s == gap_in) & (frame.t == 10))]
 
 
-def test_windows_are_consecutive_and_their_target_lies_ahead():
+def test_windows_are_consecutive_with_target_at_horizon():
     table = tables.windows(
         series().sample(frac=1, random_state=0), task="s", time="t", y="v", length=4, horizon=3
     )
@@ -435,7 +435,7 @@ def test_windows_are_consecutive_and_their_target_lies_ahead():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_query_is_forecast_before_the_support_set_is_known(seed):
+def test_query_forecasts_follow_the_support_set(seed):
     table = tables.windows(series(), task="s", time="t", y="v", length=4, horizon=3, shots=5)
     task = table.train.task(0, jax.random.key(seed))
     support = table.restore(used(task.support)[1])[:, 0].round()
@@ -446,7 +446,7 @@ def test_no_query_is_forecast_before_the_support_set_is_known(seed):
     assert query.max() % 1000 == 29
 
 
-def test_no_window_crosses_a_gap_in_time():
+def test_windows_do_not_cross_time_gaps():
     with pytest.warns(
         UserWarning, match=r"no window crosses the 1 irregular step \(usually 1\) in column 't'"
     ):
@@ -462,7 +462,7 @@ def test_no_window_crosses_a_gap_in_time():
     assert sizes["1"] == 30 - 4
 
 
-def test_windows_over_dates_and_other_columns():
+def test_windows_support_dates_and_other_columns():
     frame = series().assign(
         other=lambda f: -f.v, day=lambda f: pd.Timestamp("2024-01-01") + pd.to_timedelta(f.t, "D")
     )
@@ -483,7 +483,7 @@ def test_windows_over_dates_and_other_columns():
         lambda frame: {name: list(frame[name].to_numpy()) for name in frame},
     ],
 )
-def test_dates_in_frames_of_any_kind(make):
+def test_windows_accept_dates_in_any_frame_type(make):
     """An Arrow table does not know `in`, pandas numbers columns without names, and lists have no dtype."""
     frame = series().assign(t=lambda f: pd.Timestamp("2024-01-01") + pd.to_timedelta(f.t, "D"))
     frame = make(frame)
@@ -492,7 +492,7 @@ def test_dates_in_frames_of_any_kind(make):
     assert table.train.sizes[0] == 30 - 3
 
 
-def test_a_date_that_is_missing_is_told():
+def test_missing_date_raises():
     frame = series().assign(t=lambda f: pd.Timestamp("2024-01-01") + pd.to_timedelta(f.t, "D"))
     frame.loc[3, "t"] = pd.NaT
     with pytest.raises(
@@ -501,7 +501,7 @@ def test_a_date_that_is_missing_is_told():
         tables.windows(frame, task="s", time="t", y="v", length=1)
 
 
-def test_times_for_other_rows_are_told():
+def test_time_column_of_other_length_raises():
     frame = {"s": [1, 1, 1], "t": [1, 2], "v": [1.0, 2.0, 3.0]}
     with pytest.raises(InnerloopError, match=r"columns must have the same length, got .*'t': 2"):
         tables.windows(frame, task="s", time="t", y="v", length=1)
@@ -514,7 +514,7 @@ def test_tables_can_be_pickled():
     assert np.array_equal(copy.inputs(frame), table.inputs(frame))
 
 
-def test_windows_of_new_series_reach_their_last_time():
+def test_windows_of_new_series_include_the_last_time():
     """The forecasts: the last windows of each series, whose targets are still to come."""
     table = tables.windows(series(), task="s", time="t", y="v", length=4, horizon=3)
     new, value = series(2, 9), table.preparation.x[-1]
@@ -529,7 +529,7 @@ def test_windows_of_new_series_reach_their_last_time():
 
 
 @pytest.mark.parametrize("rows", range(1, 7))
-def test_series_that_are_too_short_are_told(rows):
+def test_too_short_series_raise(rows):
     table = tables.windows(series(), task="s", time="t", y="v", length=4, horizon=3)
     with pytest.raises(InnerloopError, match="no series has 7 consecutive rows"):
         table.prepare(series(1, rows))
@@ -546,13 +546,13 @@ def test_series_that_are_too_short_are_told(rows):
         ({"time": "name"}, "column 'name' must hold the times of all rows"),
     ],
 )
-def test_wrong_windows_are_told(change, message):
+def test_invalid_window_arguments_raise(change, message):
     frame = series().assign(name="a", twice=1.0)
     with pytest.raises(InnerloopError, match=message):
         tables.windows(frame, **{"task": "s", "time": "t", "y": "v", "length": 4} | change)
 
 
-def test_rows_are_prepared_inside_an_exported_network_too():
+def test_traced_preparation_matches_numpy():
     """With the digits that a large mean has beyond float32; categories by their position, restored in the units."""
     kinds = (Number("year", 1987.123456789, 0.05), Category("kind", ("new", "old")))
     preparation = Preparation("shop", kinds, (Number("sales", 100.5, 7.0), Number("cost", -3.0, 0.5)))

@@ -16,7 +16,7 @@ from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
 
 
-def test_a_run_on_images_logs_its_accuracy(tiny: Config, tmp_path: Path):
+def test_image_run_logs_training_accuracy(tiny: Config, tmp_path: Path):
     config = replace(
         tiny,
         data=DataConfig(dataset="glyphs", ways=2, shots=1, queries=2),
@@ -32,7 +32,7 @@ def test_a_run_on_images_logs_its_accuracy(tiny: Config, tmp_path: Path):
     assert events.read_bytes().count(b"train_accuracy") == 2
 
 
-def test_the_accuracy_is_that_of_the_adapted_parameters_on_the_queries():
+def test_aux_accuracy_uses_adapted_params_on_query_set():
     """And the meta-gradient is that without it."""
     tasks, params = EPISODES.train_tasks(), EPISODES.init_params()
     task = tasks.sample(EPISODES.keys().tasks)
@@ -43,7 +43,7 @@ def test_the_accuracy_is_that_of_the_adapted_parameters_on_the_queries():
     np.testing.assert_allclose(grads.head.weight, plain.head.weight, rtol=1e-5)
 
 
-def test_only_numbers_are_logged():
+def test_series_includes_only_scalar_aux_outputs():
     """By their paths; a picture of every update is what `run` returned, and no number."""
     aux = {"terms": {"data": jnp.array([1.0, 2.0])}, "mask": jnp.ones((2, 3))}
     info = StepInfo(jnp.zeros(2), jnp.zeros((2, 0)), jnp.zeros(2), aux)
@@ -52,12 +52,12 @@ def test_only_numbers_are_logged():
     assert EPISODES.series(without).keys() == {"outer_loss", "grad_norm"}
 
 
-def test_returns_in_words_are_in_the_order_of_updates():
+def test_in_words_orders_returns_by_update():
     metrics = {f"return_after_{i}": float(i) for i in (10, 2, 0, 11, 1)}
     assert in_words(metrics) == "return 0.0 → 1.0 → 2.0 → 10.0 → 11.0"
 
 
-def test_other_outputs_in_words():
+def test_in_words_formats_auxiliary_outputs():
     assert (
         in_words({"outer_loss": 1.0, "train_data_term": 0.25}) == "outer loss 1.0000  training data term 0.25"
     )

@@ -96,7 +96,7 @@ def stopped_at_four(config: Config, folder: Path, monkeypatch: pytest.MonkeyPatc
     assert RunFolder(folder).metrics() == []
 
 
-def test_a_policy_that_is_stopped_within_a_block(walks: Config, tmp_path: Path, monkeypatch):
+def test_policy_run_stopped_mid_block_resumes_bitwise(walks: Config, tmp_path: Path, monkeypatch):
     """The resumed run has the bits and the metrics of one without a signal."""
     train(walks, tmp_path / "whole")
     stopped_at_four(walks, tmp_path / "run", monkeypatch)
@@ -104,9 +104,7 @@ def test_a_policy_that_is_stopped_within_a_block(walks: Config, tmp_path: Path, 
     same_run(tmp_path / "run", tmp_path / "whole")
 
 
-def test_a_run_that_is_stopped_within_a_block_may_end_there(
-    waves: Config, whole: Path, tmp_path: Path, monkeypatch
-):
+def test_run_stopped_mid_block_can_end_at_that_step(waves: Config, whole: Path, tmp_path: Path, monkeypatch):
     """It logs the block as a run of this length does, once; made longer again, it goes on with the block."""
     four = replace(waves, outer=replace(waves.outer, meta_steps=4))
     train(four, tmp_path / "four")
@@ -118,7 +116,7 @@ def test_a_run_that_is_stopped_within_a_block_may_end_there(
     same_run(tmp_path / "run", whole)
 
 
-def test_a_dispatch_that_takes_long_is_given_up_within_a_block(
+def test_slow_dispatch_is_abandoned_after_saving_prior_state(
     waves: Config, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The state before it is saved meanwhile, with what was logged until then."""
@@ -133,7 +131,7 @@ def test_a_dispatch_that_takes_long_is_given_up_within_a_block(
     same_run(tmp_path / "run", whole)
 
 
-def test_a_lost_record_of_a_block_costs_its_first_values_alone(
+def test_lost_block_record_affects_only_that_log_line(
     waves: Config, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     with monkeypatch.context() as patch:
@@ -147,7 +145,7 @@ def test_a_lost_record_of_a_block_costs_its_first_values_alone(
     assert a[1] == b[1]
 
 
-def test_one_program_and_the_same_bits_however_a_training_is_cut(
+def test_dispatch_length_changes_neither_program_nor_bits(
     waves: Config, whole: Path, tmp_path: Path, monkeypatch
 ):
     made, own = [], MeshLoop.program
@@ -157,7 +155,7 @@ def test_one_program_and_the_same_bits_however_a_training_is_cut(
     assert made == [6]
 
 
-def test_a_last_block_that_is_shorter_needs_no_program_of_its_own(waves: Config, tmp_path: Path, monkeypatch):
+def test_shorter_last_block_reuses_compiled_program(waves: Config, tmp_path: Path, monkeypatch):
     made, own = [], MeshLoop.program
     monkeypatch.setattr(MeshLoop, "program", lambda self, steps: made.append(steps) or own(self, steps))
     seen: list[Progress] = []
@@ -168,7 +166,7 @@ def test_a_last_block_that_is_shorter_needs_no_program_of_its_own(waves: Config,
     assert made == [6]
 
 
-def test_speed_and_time_left_leave_out_compilation(
+def test_speed_and_time_left_exclude_compilation(
     waves: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The first dispatch and the first validation take half a minute each; the others nothing."""
@@ -201,7 +199,7 @@ def test_speed_and_time_left_leave_out_compilation(
     assert seen[2].seconds_left == 0
 
 
-def test_a_run_of_one_dispatch_has_no_speed(waves: Config, tmp_path: Path):
+def test_single_dispatch_run_reports_nan_speed(waves: Config, tmp_path: Path):
     seen: list[Progress] = []
     config = replace(waves, outer=replace(waves.outer, meta_steps=1))
     train(config, tmp_path / "run", on_progress=seen.append)
@@ -210,7 +208,7 @@ def test_a_run_of_one_dispatch_has_no_speed(waves: Config, tmp_path: Path):
 
 
 @pytest.mark.parametrize("unit", [1, 5])
-def test_dispatches_grow_until_they_take_a_second(unit: int, monkeypatch: pytest.MonkeyPatch):
+def test_dispatch_length_grows_to_target_seconds(unit: int, monkeypatch: pytest.MonkeyPatch):
     """At a hundredth of a second for each meta-step; the first time, of compilation, says nothing."""
     monkeypatch.setattr(pace, "TARGET_SECONDS", 1.0)
     found, lengths = Pace(unit), []
@@ -234,13 +232,13 @@ RECORD = BlockLog({"a": [1.0, 2.0]}, {"broken": {"trajectories": 1}}).to_json(8)
     [{"step": 7}, {"step": None}, {"series": [1.0]}, {"series": {"a": [1.0]}}, {"series": {"a": [1.0, "x"]}},
      {"series": {"a": 3}}, {"incidents": 3}],
 )  # fmt: skip
-def test_a_record_that_is_not_of_this_block_is_left_out(change):
+def test_mismatched_block_record_is_ignored(change):
     assert of_record(RECORD, 8, 2) == BlockLog(RECORD["series"], RECORD["incidents"])
     assert of_record(RECORD | change, 8, 2) == EMPTY
     assert of_record({}, 8, 2) == EMPTY
 
 
-def test_incidents_of_a_block_are_added_up():
+def test_block_log_sums_incidents():
     first = {"broken": {"trajectories": 2, "family": "x", "first": {"meta_step": 3}}}
     second = {"broken": {"trajectories": 5, "family": "x", "first": {"meta_step": 9}}}
     log = EMPTY.extended({"a": [1.0]}, {}).extended({"a": [2.0]}, first).extended({"a": [6.0]}, second)

@@ -23,17 +23,17 @@ def losses(*rows: list[float]) -> Curve:
     return Curve(tuple(range(len(rows[0]))), {"loss": np.array(rows)})
 
 
-def test_returns_that_are_not_finite_are_left_out():
+def test_means_exclude_nonfinite_returns():
     curve = Curve((0, 1), {"return": np.array([[1.0, -1e9], [np.nan, 1.0], [1.0, 2.0]])})
     assert means(curve) == {"return": (2.0 - 1e9) / 2, "diverged": 1.0}
 
 
-def test_other_scores_may_be_undefined_before_adaptation():
+def test_means_allow_nan_scores_before_adaptation():
     curve = Curve((0, 1), {"auc": np.array([[np.nan, 0.5], [0.5, np.nan], [np.nan, 1.0]])})
     assert means(curve) == {"auc": 0.75, "diverged": 1.0}
 
 
-def test_means_leave_out_what_diverged_but_in_accuracies():
+def test_means_exclude_diverged_tasks_except_in_accuracy():
     curve = Curve(
         (0, 1), {"loss": np.array([[1.6, 0.5], [1.6, 1e6]]), "accuracy": np.array([[0.2, 0.8], [0.2, 0.2]])}
     )
@@ -42,7 +42,7 @@ def test_means_leave_out_what_diverged_but_in_accuracies():
     assert means(curve) == {"loss": 0.5, "accuracy": 0.4, "diverged": 1.0}
 
 
-def test_where_all_diverged_there_is_no_mean():
+def test_mean_is_nan_when_all_tasks_diverge():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = means(losses([1.0, np.nan], [np.inf, np.inf]))
@@ -50,7 +50,7 @@ def test_where_all_diverged_there_is_no_mean():
     assert found["diverged"] == 2
 
 
-def test_validation_counts_the_tasks_that_diverged(
+def test_validation_counts_and_excludes_diverged_tasks(
     tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The mean is of the others, computed here from the scores of the same tasks."""
@@ -75,7 +75,7 @@ def test_validation_counts_the_tasks_that_diverged(
         assert record["validation_loss"] == pytest.approx(np.delete(curve.scores["loss"][:, -1], 1).mean())
 
 
-def test_a_measurement_counts_them_too_and_keeps_them_in_its_mean(tiny: Config):
+def test_measure_counts_diverged_tasks_but_keeps_them_in_mean(tiny: Config):
     """A measured number is of all tasks; on these some losses grow a millionfold and stay finite."""
     config = replace(tiny, inner=replace(tiny.inner, learning_rate=0.15))
     experiment = build(replace(config, evaluation=replace(config.evaluation, steps=3, tasks=40)))
@@ -86,7 +86,7 @@ def test_a_measurement_counts_them_too_and_keeps_them_in_its_mean(tiny: Config):
     assert found.value == pytest.approx(float(scores.mean()), rel=1e-5)
 
 
-def test_classification_has_both_scores_to_tell_it_by():
+def test_measure_counts_diverged_classification_tasks():
     found = measure(Trained(EPISODES.init_params(), EPISODES, "here", {}), tasks=4)
     assert found.diverged_tasks == 0
     assert found.task_scores.shape == (4,)

@@ -61,7 +61,7 @@ class Seen(il.Callback):
         self.told.append(error if error is None else type(error).__name__)
 
 
-def test_the_bits_are_those_of_the_outer_loop(whole: Path):
+def test_fit_matches_outer_loop_bitwise(whole: Path):
     loop = il.OuterLoop(algorithm(), optax.adam(1e-2), il.Sinusoid(), meta_batch=2)
     state, info = loop.run(loop.init(PARAMS, jax.random.key(0)), 12, max_steps=2)
     same_bits(il.load_params(whole, PARAMS), state.params)
@@ -69,7 +69,7 @@ def test_the_bits_are_those_of_the_outer_loop(whole: Path):
     np.testing.assert_allclose(logged, np.asarray(info.outer_loss).reshape(-1, 2).mean(1), rtol=1e-6)
 
 
-def test_what_a_run_leaves(whole: Path):
+def test_fit_writes_metrics_checkpoints_and_environment(whole: Path):
     run = RunFolder(whole)
     records = run.metrics()
     assert [record["step"] for record in records] == [2, 4, 6, 8, 10, 12]
@@ -80,7 +80,7 @@ def test_what_a_run_leaves(whole: Path):
     assert {"packages", "devices"} <= set(run.known())
 
 
-def test_validation_is_the_evaluation_of_the_same_tasks(whole: Path):
+def test_validation_loss_matches_evaluate(whole: Path):
     from innerloop.training.experiment import held_out_key
 
     key = held_out_key(0, "validation")
@@ -91,7 +91,7 @@ def test_validation_is_the_evaluation_of_the_same_tasks(whole: Path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_and_resumed_is_the_same_run(whole: Path, tmp_path: Path, number: int):
+def test_stopped_run_resumes_bitwise(whole: Path, tmp_path: Path, number: int):
     """Stopped at step 6, which is no checkpoint of its own."""
     stop = Seen(6, lambda: os.kill(os.getpid(), number))
     with pytest.raises(Stopped, match="stopped at meta-step 6; state saved; continue with `resume`"):
@@ -105,7 +105,7 @@ def test_stopped_and_resumed_is_the_same_run(whole: Path, tmp_path: Path, number
     same_bits(result.best_params, il.load_params(whole, PARAMS, "best"))
 
 
-def test_an_error_of_a_callback_comes_once_the_state_is_saved(whole: Path, tmp_path: Path):
+def test_callback_error_is_raised_after_state_is_saved(whole: Path, tmp_path: Path):
     with pytest.raises(ZeroDivisionError):
         fitted(tmp_path / "run", callbacks=[Seen(6, lambda: 1 // 0)])
     assert checkpoint_manager.manager(tmp_path / "run" / "checkpoints").latest_step() == 6
@@ -123,7 +123,7 @@ class Ending(il.Callback):
         return self.say()
 
 
-def test_what_a_callback_does_at_the_end_hides_no_error(tmp_path: Path):
+def test_on_end_callback_does_not_hide_training_error(tmp_path: Path):
     fails, truthy = Seen(2, lambda: 1 // 0), inspect.unwrap(Ending.on_end)
     ending = type("True", (Ending,), {"on_end": truthy})(lambda: True)
     plain: dict[str, Any] = {"validation": None, "meta_steps": 2}
@@ -139,7 +139,7 @@ def test_what_a_callback_does_at_the_end_hides_no_error(tmp_path: Path):
         fitted(tmp_path / "alone", **plain, callbacks=[raising])
 
 
-def test_a_first_attempt_that_fails_leaves_nothing_behind(tmp_path: Path):
+def test_error_in_on_start_leaves_no_folder(tmp_path: Path):
     class Offline(il.Callback):
         def on_start(self, folder: Path, settings: dict[str, Any], step: int) -> None:
             raise OSError("offline")
@@ -149,7 +149,7 @@ def test_a_first_attempt_that_fails_leaves_nothing_behind(tmp_path: Path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_callback_ends_a_run_with_its_weights(whole: Path, tmp_path: Path):
+def test_callback_returning_true_ends_run_and_saves_weights(whole: Path, tmp_path: Path):
     seen = Seen(4, lambda: True)
     result = fitted(tmp_path / "run", callbacks=[seen])
     assert (int(result.state.step), seen.told[1:]) == (4, [2, 4, None])
@@ -158,7 +158,7 @@ def test_a_callback_ends_a_run_with_its_weights(whole: Path, tmp_path: Path):
     same_run(tmp_path / "run", whole)
 
 
-def test_resume_begins_where_there_is_no_run_and_may_lengthen_one(whole: Path, tmp_path: Path):
+def test_resume_starts_new_run_or_extends_existing_one(whole: Path, tmp_path: Path):
     fitted(tmp_path / "run", meta_steps=8, resume=True)
     fitted(tmp_path / "run", checkpoint_every=6, patience=9, resume=True)
     same_bits(il.load_params(tmp_path / "run", PARAMS), il.load_params(whole, PARAMS))
@@ -208,7 +208,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("told", CHANGES)
-def test_a_run_with_other_settings_is_not_resumed(told: str, tmp_path: Path, begun: Path):
+def test_resume_with_changed_settings_raises(told: str, tmp_path: Path, begun: Path):
     shutil.copytree(begun, tmp_path / "run")
     with pytest.raises(
         InnerloopError, match=f"^resume: .*{told}.*; use the original settings, or another folder"
@@ -225,13 +225,13 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fitted(tmp_path_factory.mktemp("runs") / "begun", meta_steps=2, **OWN_TASKS).folder
 
 
-def test_the_same_parts_made_anew_are_the_same(begun: Path, tmp_path: Path):
+def test_resume_accepts_equal_rebuilt_arguments(begun: Path, tmp_path: Path):
     shutil.copytree(begun, tmp_path / "run")
     again: dict[str, Any] = {"tasks": Shifted(1.0), "validation": Shifted(1.0), "algorithm": algorithm()}
     assert int(fitted(tmp_path / "run", meta_steps=4, resume=True, **again).state.step) == 4
 
 
-def test_another_version_may_not_tell_the_step_size(
+def test_resume_in_new_environment_allows_unknown_step_size(
     begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """It is read from what Optax keeps to itself."""
@@ -243,7 +243,7 @@ def test_another_version_may_not_tell_the_step_size(
         fitted(tmp_path / "run", **OWN_TASKS, meta_steps=2, resume=True)
 
 
-def test_another_processor_does_not_hide_another_program(begun: Path, tmp_path: Path):
+def test_changed_processor_does_not_hide_changed_algorithm(begun: Path, tmp_path: Path):
     shutil.copytree(begun, tmp_path / "run")
     path = tmp_path / "run" / "environment.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"processor": "another", "commit": "another"}))
@@ -251,7 +251,7 @@ def test_another_processor_does_not_hide_another_program(begun: Path, tmp_path: 
         fitted(tmp_path / "run", **OWN_TASKS, algorithm=CLIPPED, resume=True)
 
 
-def test_folders_and_files_of_other_runs(whole: Path, finished: Path, tmp_path: Path):
+def test_fit_and_train_runs_are_not_interchangeable(whole: Path, finished: Path, tmp_path: Path):
     """Those of the command, and the other way round."""
     with pytest.raises(InnerloopError, match="already holds a run of `innerloop.fit`; .*`resume=True`"):
         fitted(whole)
@@ -270,7 +270,7 @@ def test_folders_and_files_of_other_runs(whole: Path, finished: Path, tmp_path: 
         il.load_params(whole, {"other": jnp.zeros(3)})
 
 
-def test_weights_that_are_not_there(whole: Path, tmp_path: Path):
+def test_load_params_without_saved_weights_raises(whole: Path, tmp_path: Path):
     with pytest.raises(ZeroDivisionError):
         fitted(tmp_path / "run", validation=None, callbacks=[Seen(2, lambda: 1 // 0)])
     with pytest.raises(InnerloopError, match="the run has not ended; continue it with"):
@@ -285,7 +285,7 @@ def drifting(params: Any, task: il.Task) -> dict[str, jax.Array]:
     return {"distance": jnp.abs(optax.global_norm(moved) - 0.6)}
 
 
-def test_patience_ends_a_run_and_the_best_weights_are_kept(tmp_path: Path):
+def test_patience_stops_run_and_keeps_best_weights(tmp_path: Path):
     own: dict[str, Any] = {"score": drifting, "mode": "min", "validate_every": 2, "meta_steps": 40}
     long = fitted(tmp_path / "long", **own)
     scores = {r["step"]: r["validation_distance"] for r in long.metrics}
@@ -306,7 +306,7 @@ def test_patience_ends_a_run_and_the_best_weights_are_kept(tmp_path: Path):
     same_bits(cut.params, short.params)
 
 
-def test_best_weights_are_those_of_the_best_step(tmp_path: Path):
+def test_best_weights_without_logged_step_are_ignored(tmp_path: Path):
     """Those of a later step than the last checkpoint's, of which a crash has left no line, are not taken for them."""
     own: dict[str, Any] = {"validate_every": 2, "checkpoint_every": 4}
     fitted(tmp_path / "run", **own, score=drifting, mode="min", meta_steps=4)
@@ -325,7 +325,7 @@ def test_best_weights_are_those_of_the_best_step(tmp_path: Path):
     assert longer.best_step == 10
 
 
-def test_the_best_weights_that_are_left(tmp_path: Path):
+def test_best_so_far_falls_back_when_best_weights_are_lost(tmp_path: Path):
     """Once better ones are lost, those after them are kept, when the run is resumed again too."""
     run, rule = RunFolder(tmp_path), BestRule("loss", "min")
     assert best_so_far(run, rule) == Best()
@@ -338,7 +338,7 @@ def test_the_best_weights_that_are_left(tmp_path: Path):
         assert best_so_far(run, rule) == found
 
 
-def test_the_best_validation_is_a_function_of_the_metrics():
+def test_best_rule_depends_only_on_metrics():
     rule, nan = BestRule("accuracy", "max", patience=2), float("nan")
     values = {2: nan, 4: 0.5, 6: 0.7, 8: 0.7, 10: nan, 12: 0.8}
     records = [{"step": step, "validation_accuracy": value} for step, value in values.items()]
@@ -349,7 +349,7 @@ def test_the_best_validation_is_a_function_of_the_metrics():
     assert [rule.exhausted(rule.best_of(records[:n])) for n in range(1, 7)] == [False] * 4 + [True, False]
 
 
-def test_tasks_that_diverge_are_counted_and_not_averaged(tmp_path: Path):
+def test_diverged_validation_tasks_are_counted_not_averaged(tmp_path: Path):
     """On inputs of a thousand the inner loop explodes."""
 
     class Scaled:
@@ -364,7 +364,7 @@ def test_tasks_that_diverge_are_counted_and_not_averaged(tmp_path: Path):
     assert last["validation_loss"] < 100
 
 
-def test_divergence_is_told_where_it_happened(tmp_path: Path):
+def test_divergence_error_names_location(tmp_path: Path):
     with pytest.raises(
         il.Diverged, match=r"^fit: the run diverged at meta-step 1, in inner step \d+ of task 0 .*"
     ):
@@ -408,9 +408,7 @@ def test_divergence_is_told_where_it_happened(tmp_path: Path):
         ({"validation_tasks": 1}, "`validation_tasks` must be 2 or more"),
     ],
 )
-def test_wrong_arguments_are_told_before_anything_is_written(
-    changes: dict[str, Any], told: str, tmp_path: Path
-):
+def test_invalid_arguments_raise_before_writing_files(changes: dict[str, Any], told: str, tmp_path: Path):
     with pytest.raises(InnerloopError, match=told):
         fitted(tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
@@ -430,7 +428,7 @@ def test_wrong_arguments_are_told_before_anything_is_written(
         ({"callbacks": Seen}, "`callbacks` must be a list of callbacks, got <class .*Seen"),
     ],
 )
-def test_arguments_of_wrong_types_are_told_in_a_sentence(changes: dict[str, Any], told: str, tmp_path: Path):
+def test_arguments_of_wrong_type_raise_clear_errors(changes: dict[str, Any], told: str, tmp_path: Path):
     own = {"algorithm": algorithm(), "params": PARAMS, "tasks": il.Sinusoid(), "optimizer": optax.adam(1e-2)}
     arguments = own | SCHEDULE | VALIDATION | {"folder": tmp_path / "run"} | changes
     with pytest.raises(InnerloopError, match=f"^fit: {told}"):
@@ -451,7 +449,7 @@ def waved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fitted(tmp_path_factory.mktemp("runs") / "waved", tasks=waves).folder
 
 
-def test_meta_batches_by_a_function_of_the_step_are_resumed_to_the_bit(waved: Path, tmp_path: Path):
+def test_meta_batches_from_step_function_resume_bitwise(waved: Path, tmp_path: Path):
     fitted(tmp_path / "iterator", tasks=waves(0))
     same_run(waved, tmp_path / "iterator")
     with pytest.raises(ZeroDivisionError):
@@ -468,7 +466,7 @@ def test_meta_batches_by_a_function_of_the_step_are_resumed_to_the_bit(waved: Pa
     same_run(killed.path, tmp_path / "iterator")
 
 
-def test_meta_batches_that_end_leave_the_last_good_state(waved: Path, tmp_path: Path):
+def test_exhausted_meta_batches_leave_resumable_checkpoint(waved: Path, tmp_path: Path):
     few = lambda step: islice(waves(step), max(7 - step, 0))
     with pytest.raises(InnerloopError, match="the iterator ended after"):
         fitted(tmp_path / "run", tasks=few, checkpoint_every=100)
@@ -477,7 +475,7 @@ def test_meta_batches_that_end_leave_the_last_good_state(waved: Path, tmp_path: 
     same_run(tmp_path / "run", waved)
 
 
-def test_streamed_episodes_are_resumed_to_the_bit(tmp_path: Path):
+def test_streamed_episodes_resume_bitwise(tmp_path: Path):
     rng = np.random.default_rng(0)
     classes = il.ClassArrays.from_lists(
         list(rng.integers(0, 255, (5, 6, 2, 2, 1)).astype(np.uint8)), list("abcde")
@@ -507,7 +505,7 @@ def episodes(seed: int = 0, queries: int = 2) -> il.StreamedEpisodes:
     return il.StreamedEpisodes(classes, ways=3, shots=1, queries=queries)
 
 
-def test_a_streamed_task_that_diverges_is_named(tmp_path: Path):
+def test_divergence_error_names_streamed_task(tmp_path: Path):
     classes = il.ClassArrays.from_lists(
         [np.full((6, 2, 2, 1), i, np.float32) for i in range(5)], list("abcde")
     )
@@ -568,7 +566,7 @@ STREAMED: dict[str, Any] = {
     ],
     ids=["streamed", "meta-batches", "hyperparameters"],
 )
-def test_what_other_parts_hold_is_compared_too(
+def test_resume_compares_contents_of_tasks_and_optimizer(
     own: dict[str, Any], changes: list[tuple[dict[str, Any], str]], tmp_path: Path
 ):
     fitted(tmp_path / "run", meta_steps=2, **own)
@@ -578,7 +576,7 @@ def test_what_other_parts_hold_is_compared_too(
     assert int(fitted(tmp_path / "run", **own, meta_steps=4, resume=True).state.step) == 4
 
 
-def test_tasks_of_a_list_are_validated_once_each(tmp_path: Path):
+def test_validation_uses_each_task_of_list_once(tmp_path: Path):
     tasks = [il.Sinusoid().sample(jax.random.key(i)) for i in range(3)]
     result = fitted(
         tmp_path / "run", tasks=il.TaskList(tasks), validation=il.TaskList(tasks), validation_tasks=200
@@ -587,7 +585,7 @@ def test_tasks_of_a_list_are_validated_once_each(tmp_path: Path):
     assert result.metrics[-1]["validation_loss"] == pytest.approx(curve.mean("loss")[-1], rel=1e-5)
 
 
-def test_a_run_of_more_than_two_seconds_says_how_far_it_is(
+def test_long_run_prints_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(progress_line, "QUIET", 1e9)
@@ -605,7 +603,7 @@ def test_a_run_of_more_than_two_seconds_says_how_far_it_is(
     )
 
 
-def test_one_line_is_written_over_in_a_terminal(monkeypatch: pytest.MonkeyPatch):
+def test_progress_line_is_overwritten_in_terminal(monkeypatch: pytest.MonkeyPatch):
     screen = io.StringIO()
     screen.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", screen)
@@ -622,7 +620,7 @@ def test_one_line_is_written_over_in_a_terminal(monkeypatch: pytest.MonkeyPatch)
     assert screen.getvalue() == shown
 
 
-def test_one_display_is_kept_up_to_date_in_a_notebook(monkeypatch: pytest.MonkeyPatch):
+def test_progress_updates_single_notebook_display(monkeypatch: pytest.MonkeyPatch):
     """As nbclient and saved notebooks keep it: a single output, in its last state."""
     shown: list[list[str]] = []
 
@@ -653,7 +651,7 @@ def test_one_display_is_kept_up_to_date_in_a_notebook(monkeypatch: pytest.Monkey
     assert sys.stderr.getvalue() == ""  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_ipython_in_a_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch):
+def test_terminal_ipython_is_not_a_notebook(monkeypatch: pytest.MonkeyPatch):
     module = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace())
     monkeypatch.setitem(sys.modules, "IPython", module)
     assert not progress_line.in_notebook()
@@ -661,7 +659,7 @@ def test_ipython_in_a_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch):
     assert not progress_line.in_notebook()
 
 
-def test_a_result_shows_scores_and_no_arrays(tmp_path: Path):
+def test_fitted_repr_shows_scores_but_no_arrays(tmp_path: Path):
     state = MetaState(PARAMS, (), jax.random.key(0), jnp.zeros((), jnp.int32))
     lines = [{"step": 12, "outer_loss": 1.5, "grad_norm": 2.0, "validation_loss": 0.25}]
     found = Fitted(state, PARAMS, 6, lines, tmp_path)
@@ -671,7 +669,7 @@ def test_a_result_shows_scores_and_no_arrays(tmp_path: Path):
     assert "step=i32[]" in repr(state)
 
 
-def test_a_report_shows_what_training_logged(whole: Path, command, complaint, tmp_path: Path):
+def test_report_shows_logged_metrics(whole: Path, command, complaint, tmp_path: Path):
     other = fitted(tmp_path / "other", validation=None, validate_every=1, validation_tasks=2).folder
     out = tmp_path / "page.html"
     assert command("report", whole, other, "--out", out)[0] == 0
@@ -694,6 +692,6 @@ def test_a_report_shows_what_training_logged(whole: Path, command, complaint, tm
     assert f"{missing}: there is no such folder or file" in complaint("report", whole, missing)
 
 
-def test_commands_say_that_such_a_run_is_for_python(whole: Path, complaint):
+def test_commands_reject_fit_runs(whole: Path, complaint):
     for words in (("compare", whole), ("evaluate", whole), ("train", "--resume", whole)):
         assert "is a run of `innerloop.fit`, on a model of your own" in complaint(*words)

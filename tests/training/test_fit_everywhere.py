@@ -78,7 +78,7 @@ def check(algorithm: il.Algorithm, tasks: Any, folder: Path, params: Any = PARAM
 
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
-def test_every_algorithm(name: str, tmp_path: Path):
+def test_fit_supports_every_algorithm(name: str, tmp_path: Path):
     spec, settings = ALGORITHMS[name], InnerConfig(learning_rate=0.1, proximal=0.5)
     rule = optax.sgd(1.0 if spec.learns_rates else 0.1)
     algorithm = spec.make(il.cross_entropy(), il.InnerLoop(rule, 2), settings=settings)
@@ -86,12 +86,12 @@ def test_every_algorithm(name: str, tmp_path: Path):
     check(algorithm, Tasks(), tmp_path / "run", model)
 
 
-def test_moments_that_tasks_hand_on(tmp_path: Path):
+def test_fit_supports_persistent_adam(tmp_path: Path):
     algorithm = il.reptile(il.cross_entropy(apply), il.InnerLoop(persistent_adam(1e-2), 2))
     check(algorithm, Tasks(), tmp_path / "run")
 
 
-def test_a_stream(tmp_path: Path):
+def test_fit_supports_online_maml_streams(tmp_path: Path):
     class Streams:
         def sample(self, key: jax.Array) -> il.Task:
             x = jax.random.normal(key, (4, 2, 3))
@@ -102,7 +102,7 @@ def test_a_stream(tmp_path: Path):
     )
 
 
-def test_names_of_parameters_as_haiku_has_them(tmp_path: Path):
+def test_fit_supports_haiku_parameter_names(tmp_path: Path):
     """And other characters that are none of a file's name."""
     named = {"mlp/~/linear_0": PARAMS["body"], "a head: 100 %*": PARAMS["head"], "context": PARAMS["context"]}
     own = lambda params: (
@@ -112,7 +112,7 @@ def test_names_of_parameters_as_haiku_has_them(tmp_path: Path):
     check(il.maml(loss_fn, il.InnerLoop(optax.sgd(0.1))), Tasks(), tmp_path / "run", named)
 
 
-def test_random_losses_with_state_and_auxiliary_outputs(tmp_path: Path):
+def test_fit_supports_random_stateful_loss_with_aux(tmp_path: Path):
     def fn(params: Any, batch: il.Batch, key: jax.Array, state: jax.Array):
         noise = 0.1 * jax.random.normal(key, batch.inputs.shape)
         outputs = apply(params, batch.inputs + noise)
@@ -126,7 +126,7 @@ def test_random_losses_with_state_and_auxiliary_outputs(tmp_path: Path):
     assert all("train_largest" in record for record in RunFolder(tmp_path / "run").metrics())
 
 
-def test_a_model_of_flax(tmp_path: Path):
+def test_fit_supports_flax_model(tmp_path: Path):
     from flax import nnx
 
     graph, params, rest = nnx.split(nnx.Linear(3, WAYS, rngs=nnx.Rngs(0)), nnx.Param, ...)
@@ -135,7 +135,7 @@ def test_a_model_of_flax(tmp_path: Path):
     check(il.maml(loss_fn, il.InnerLoop(optax.sgd(0.1))), Tasks(), tmp_path / "run", params, **held_out)
 
 
-def test_several_processes_are_told_to_use_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_fit_in_multiple_processes_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(InnerloopError, match="fit: runs in one process only, got 2; use `innerloop.train`"):
         check(il.maml(il.cross_entropy(apply), il.InnerLoop(optax.sgd(0.1))), Tasks(), tmp_path / "run")

@@ -33,7 +33,7 @@ def stop_at(step: int, number: int = signal.SIGTERM):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_a_resumed_run_is_the_same(
+def test_signal_saves_state_and_run_resumes_bitwise(
     tiny: Config, finished: Path, tmp_path: Path, number: int
 ):
     """Stopped at step 6, which is no checkpoint of its own."""
@@ -52,12 +52,12 @@ def test_a_signal_saves_and_a_resumed_run_is_the_same(
     same_run(tmp_path / "run", finished)
 
 
-def test_a_signal_at_the_last_step_ends_the_run(tiny: Config, finished: Path, tmp_path: Path):
+def test_signal_at_last_step_lets_run_finish(tiny: Config, finished: Path, tmp_path: Path):
     train(tiny, tmp_path / "run", on_progress=stop_at(12))
     same_run(tmp_path / "run", finished)
 
 
-def test_a_process_that_is_ended_while_it_compiles_leaves_no_folder(
+def test_interrupt_during_compilation_leaves_no_folder(
     tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """By another thread, as the main thread is stuck; what it would have left is looked at in its last moment."""
@@ -77,7 +77,7 @@ def test_a_process_that_is_ended_while_it_compiles_leaves_no_folder(
     assert left == [(130, [])]
 
 
-def test_a_second_signal_acts_at_once():
+def test_second_signal_interrupts_immediately():
     asked_twice: list[int] = []
 
     def body() -> None:
@@ -96,7 +96,7 @@ def test_a_second_signal_acts_at_once():
     assert asked_twice == [signal.SIGINT]
 
 
-def test_a_handler_from_outside_of_python_is_kept(monkeypatch: pytest.MonkeyPatch):
+def test_non_python_signal_handler_is_kept(monkeypatch: pytest.MonkeyPatch):
     """Python knows none, and cannot restore it."""
     known = signal.getsignal
     monkeypatch.setattr(
@@ -107,7 +107,7 @@ def test_a_handler_from_outside_of_python_is_kept(monkeypatch: pytest.MonkeyPatc
         assert signal.SIGTERM not in guard.previous_handlers
 
 
-def test_signals_outside_the_main_thread():
+def test_no_signal_handlers_outside_main_thread():
     """They are the caller's business: nothing is installed."""
     import threading
 

@@ -58,7 +58,7 @@ def sitting(name: str, folder: Path, step: int, error: BaseException | None = No
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio"])
-def test_a_package_that_is_missing_is_told_with_its_extra(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_missing_package_error_names_extra(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(
         InnerloopError, match=rf"^{name}: needs the package `{name}`, .* pip install 'innerloop\[{name}\]'"
@@ -67,7 +67,7 @@ def test_a_package_that_is_missing_is_told_with_its_extra(name: str, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio"])
-def test_the_name_of_a_run_is_kept_for_its_next_sitting_alone(name: str, service: Service, tmp_path: Path):
+def test_run_id_is_reused_only_when_resuming(name: str, service: Service, tmp_path: Path):
     from innerloop.training.loggers.service import kept_id
 
     sitting(name, tmp_path, 0)

@@ -26,7 +26,7 @@ from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.supervised import SupervisedExperiment
 
 
-def test_measuring_classification():
+def test_measure_classification_matches_evaluate():
     """The record says all that the number depends on; its curve is evaluate's; another mode is another number."""
     told: list[tuple[int, int]] = []
     loaded = training_trained.Trained(EPISODES.init_params(), EPISODES, "here", {"meta_steps": 4})
@@ -56,7 +56,7 @@ def test_measuring_classification():
     assert other["curve"]["loss"]["mean"][0] != record["curve"]["loss"]["mean"][0]
 
 
-def test_the_record_of_returns_says_what_they_depend_on():
+def test_returns_record_includes_evaluation_settings():
     """Each setting from its own place: those of test, the part of the tasks, and the falling step size."""
     config = preset("navigation-maml-trpo")
     rl = replace(
@@ -78,7 +78,7 @@ def test_the_record_of_returns_says_what_they_depend_on():
     assert "broken_trajectories" not in replace(found, broken_trajectories=0).to_json()
 
 
-def test_measuring_with_and_without_rotations():
+def test_rotations_change_measurement_and_are_recorded():
     """Named in the record where training classes are rotated, and only there; another measurement each."""
     config = replace(EPISODES.config, data=replace(EPISODES.config.data, rotations=True))
     loaded = training_trained.Trained(EPISODES.init_params(), EPISODES.with_config(config), "here", {})
@@ -92,7 +92,7 @@ def test_measuring_with_and_without_rotations():
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-def test_seeds_that_would_be_those_of_others_are_refused(seed: int):
+def test_seed_outside_uint32_range_raises(seed: int):
     """`jax.random.key` takes them modulo 2**32."""
     loaded = training_trained.Trained(EPISODES.init_params(), EPISODES, "here", {})
     with pytest.raises(InnerloopError, match="measure: `seed`: must be"):
@@ -100,7 +100,7 @@ def test_seeds_that_would_be_those_of_others_are_refused(seed: int):
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
-def test_the_set_of_classes_that_is_asked_for_is_measured(part: str):
+def test_measure_uses_only_requested_split(part: str):
     """The other sets may hold anything."""
     own = getattr(SPLITS, part)
     others = {name: classes(5) for name in SPLITS._fields if name != part}
@@ -117,7 +117,7 @@ def test_the_set_of_classes_that_is_asked_for_is_measured(part: str):
     assert other.curves != found.curves
 
 
-def test_measuring_regression(finished: Path):
+def test_measure_regression_records_loss(finished: Path):
     record = measure.measure(
         training_trained.load_trained(finished / "weights.safetensors"), seed=3
     ).to_json()
@@ -126,7 +126,7 @@ def test_measuring_regression(finished: Path):
     assert (record["tasks"], record["seed"]) == (6, 3)
 
 
-def test_validation_tasks_without_classes_are_others_than_test_tasks(finished: Path):
+def test_regression_splits_draw_different_tasks(finished: Path):
     """Else steps chosen on them would be chosen on the test tasks."""
     loaded = training_trained.load_trained(finished / "weights.safetensors")
     losses = [measure.measure(loaded, tasks=6, split=part).value for part in ("test", "validation", "train")]
@@ -134,7 +134,7 @@ def test_validation_tasks_without_classes_are_others_than_test_tasks(finished: P
     assert losses[0] == measure.measure(loaded, tasks=6).value
 
 
-def test_sets_of_tasks_differ_for_every_seed():
+def test_splits_and_seeds_share_no_tasks():
     """Of sinusoids and of goals: no task of one set and seed is in another set of any seed."""
     sinusoids, goals = Sinusoid(1, 1), Navigation()
     draws = {
@@ -151,13 +151,13 @@ def test_sets_of_tasks_differ_for_every_seed():
         assert len(np.unique(found)) > 0.999 * len(found)  # float32 numbers coincide now and then
 
 
-def test_test_tasks_are_what_they_were():
+def test_test_split_key_equals_seed_key():
     """Task i of seed s has the key that shipped results were measured with."""
     own = jax.random.key_data(held_out_key(5, "test"))
     np.testing.assert_array_equal(own, jax.random.key_data(jax.random.key(5)))
 
 
-def test_a_run_validates_on_validation_tasks(finished: Path):
+def test_logged_validation_loss_matches_validation_split(finished: Path):
     """The last value that was logged is that of `evaluate --part validation`, and so not of any test tasks."""
     loaded = training_trained.load_trained(finished / "weights.safetensors")
     logged = RunFolder(finished).metrics()[-1]["validation_loss"]
@@ -167,7 +167,9 @@ def test_a_run_validates_on_validation_tasks(finished: Path):
     assert min(abs(value - logged) for value in tested) > 1e-3 * logged
 
 
-def test_what_has_no_weights(tiny: Config, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_load_trained_from_source_without_weights_raises(
+    tiny: Config, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     (tmp_path / "sinusoid-maml.safetensors").write_bytes((finished / "weights.safetensors").read_bytes())
     assert training_trained.load_trained("sinusoid-maml").config == tiny
@@ -188,7 +190,7 @@ def test_what_has_no_weights(tiny: Config, finished: Path, tmp_path: Path, monke
         training_trained.load_trained(tmp_path)
 
 
-def test_another_image_folder(finished: Path):
+def test_data_folder_replaces_recorded_path(finished: Path):
     """Only for data that are read from a folder or file, and only one that exists."""
     moved = lambda to, **data: training_trained.with_data(Config(data=DataConfig(**data)), str(to)).data
     assert moved(finished, dataset="folder", folder="here").folder == str(finished)

@@ -31,7 +31,7 @@ def of_record(record: dict[str, Any]) -> Measurement:
 @pytest.mark.parametrize(
     "name", ["sinusoid-joint", "cifar-fs-5way-1shot-anil", "half-cheetah-direction-maml-trpo"]
 )
-def test_the_json_of_a_measurement_is_that_of_the_result_files(name: str):
+def test_measurement_json_round_trips_result_files(name: str):
     record = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))["measurements"][0]
     found = of_record(record)
     assert json.dumps(found.to_json()) == json.dumps(record)

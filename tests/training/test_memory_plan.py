@@ -41,7 +41,7 @@ def traced_once() -> Iterator[None]:
         yield
 
 
-def test_a_chain_of_products_by_hand():
+def test_peak_of_matmul_chain_counts_live_results():
     """Two results are alive at once, the argument is the caller's; a fused sine costs nothing."""
     x = jnp.ones((64, 64))
     assert predicted_peak(lambda x: x @ x, x) == SQUARE
@@ -49,7 +49,7 @@ def test_a_chain_of_products_by_hand():
     assert predicted_peak(lambda x: jnp.sin(jnp.sin(x)), x) == SQUARE
 
 
-def test_a_loop_holds_its_body_once_and_what_it_stacks():
+def test_peak_of_scan_counts_body_once_plus_stacked_outputs():
     x = jnp.ones((64, 64))
     carried = lambda x: jax.lax.scan(lambda c, _: (c @ x, None), x, None, length=100)[0]
     stacked = lambda x: jax.lax.scan(lambda c, _: (c @ x, c), x, None, length=100)[1]
@@ -84,14 +84,14 @@ def held_by_the_compiled(this: SupervisedExperiment) -> int:
 
 
 @pytest.mark.parametrize("derivative", ["unrolled", "rematerialised", "mixed"])
-def test_the_prediction_is_the_compiler_s_to_a_factor_of_two(wide: SupervisedExperiment, derivative: str):
+def test_predicted_peak_is_within_factor_two_of_compiler(wide: SupervisedExperiment, derivative: str):
     config = wide.config
     this = replace(wide, config=replace(config, inner=replace(config.inner, derivative=derivative)))
     held = held_by_the_compiled(this)
     assert held / 2 < peak_of_a_task(this) < held * 2
 
 
-def test_what_fits_is_left_alone(wide: SupervisedExperiment):
+def test_plan_leaves_fitting_experiment_unchanged(wide: SupervisedExperiment):
     found = memory_plan(wide)
     assert found.fits
     assert not found.changed
@@ -103,7 +103,7 @@ def test_what_fits_is_left_alone(wide: SupervisedExperiment):
     assert replace(found, predicted=2**26, available=2**26).is_news
 
 
-def test_first_fewer_tasks_then_steps_recomputed_then_a_warning(wide: SupervisedExperiment):
+def test_plan_reduces_chunk_then_rematerialises_then_warns(wide: SupervisedExperiment):
     unrolled = peak_of_a_task(wide)
     fewer = memory_plan(wide, available=2 * 2 * 2 * unrolled)
     assert (fewer.chunk, fewer.inner.derivative, fewer.changed, fewer.fits) == (2, "unrolled", True, True)
@@ -132,7 +132,7 @@ def long(wide: SupervisedExperiment) -> SupervisedExperiment:
     ("derivative", "checkpoints"),
     [("unrolled", None), ("unrolled", 14), ("rematerialised", 14), ("mixed", None)],
 )
-def test_the_prediction_of_a_long_loop_is_right_to_a_quarter(
+def test_predicted_peak_of_long_loop_is_within_25_percent(
     long: SupervisedExperiment, derivative: str, checkpoints: int | None
 ):
     inner = replace(long.config.inner, derivative=derivative, checkpoints=checkpoints)
@@ -140,7 +140,7 @@ def test_the_prediction_of_a_long_loop_is_right_to_a_quarter(
     assert peak_of_a_task(this) == pytest.approx(held_by_the_compiled(this), rel=0.25)
 
 
-def test_a_long_loop_gets_checkpoints_through_time(long: SupervisedExperiment):
+def test_plan_adds_checkpoints_to_long_loop(long: SupervisedExperiment):
     config = replace(long.config, outer=replace(long.config.outer, chunk=1))
     recomputed = replace(config.inner, derivative="rematerialised")
     minimum = peak_of_a_task(replace(long, config=replace(config, inner=recomputed)))
@@ -150,7 +150,7 @@ def test_a_long_loop_gets_checkpoints_through_time(long: SupervisedExperiment):
     assert found.predicted < minimum / 2
 
 
-def test_on_an_accelerator_the_host_keeps_checkpoints_at_last(
+def test_plan_offloads_checkpoints_to_host_as_last_resort(
     long: SupervisedExperiment, monkeypatch: pytest.MonkeyPatch
 ):
     """The prediction is of the device: without the carries at the starts of 13 segments of 15 steps."""
@@ -165,18 +165,18 @@ def test_on_an_accelerator_the_host_keeps_checkpoints_at_last(
     assert peak - offloaded == pytest.approx(13 * moving, rel=0.01)
 
 
-def test_no_checkpoints_where_nothing_is_differentiated(long: SupervisedExperiment):
+def test_plan_adds_no_checkpoints_to_first_order_loop(long: SupervisedExperiment):
     first_order = replace(long, config=replace(long.config, algorithm="fomaml"))
     assert memory_plan(first_order, available=1).inner == long.config.inner
 
 
-def test_a_chunk_that_was_asked_for_is_kept(wide: SupervisedExperiment):
+def test_plan_keeps_requested_chunk(wide: SupervisedExperiment):
     config = wide.config
     asked = replace(wide, config=replace(config, outer=replace(config.outer, chunk=4)))
     assert memory_plan(asked, available=1).chunk == 4
 
 
-def test_an_accelerator_s_own_memory_counts(monkeypatch: pytest.MonkeyPatch):
+def test_available_memory_sums_accelerator_memory(monkeypatch: pytest.MonkeyPatch):
     class Device:
         def memory_stats(self):
             return {"bytes_limit": 1000, "bytes_in_use": 100}
@@ -187,12 +187,12 @@ def test_an_accelerator_s_own_memory_counts(monkeypatch: pytest.MonkeyPatch):
     assert available_memory() == 1800
 
 
-def test_a_plan_says_what_it_found():
+def test_plan_str_shows_predicted_and_available_memory():
     found = MemoryPlan(4, InnerConfig(), 2**30, 2**33, False)
     assert str(found) == "memory: about 1.0 GiB of 8.0 GiB at peak"
 
 
-def test_memory_that_nobody_knows_is_not_told(monkeypatch: pytest.MonkeyPatch):
+def test_plan_str_omits_unknown_available_memory(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "sysconf_names", {})
     monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(memory_stats=lambda: None)])
     found = MemoryPlan(4, InnerConfig(), 2**30, available_memory(), False)
@@ -200,7 +200,7 @@ def test_memory_that_nobody_knows_is_not_told(monkeypatch: pytest.MonkeyPatch):
     assert str(found) == "memory: about 1.0 GiB at peak"
 
 
-def test_a_training_tells_its_plan_before_it_compiles(tiny: Config, tmp_path):
+def test_train_calls_on_plan_before_creating_folder(tiny: Config, tmp_path):
     from innerloop.training.train import train
 
     class Told(Exception):
@@ -223,7 +223,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("gpu")
-def test_a_gpu_s_convolution_holds_its_patches_by_hand():
+def test_peak_of_gpu_convolution_includes_patches():
     """Beside its result, one row of 3 x 3 x 4 numbers for every place; under `vmap` those of all tasks."""
     x, w = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 5))
     result, held = 4 * 2 * 8 * 8 * 5, 4 * 2 * 8 * 8 * 36
@@ -247,7 +247,7 @@ def mini_imagenet(steps: int) -> SupervisedExperiment:
 @pytest.mark.parametrize(
     ("steps", "gigabytes", "changed"), [(5, 80, False), (100, 80, False), (100, 20, True)]
 )
-def test_mini_imagenet_is_planned_for_80_gb(steps: int, gigabytes: int, changed: bool):
+def test_mini_imagenet_plan_fits_80_gb(steps: int, gigabytes: int, changed: bool):
     """All tasks at once while they fit; a hundred inner steps in less need fewer, or their steps recomputed."""
     plan = memory_plan(mini_imagenet(steps), available=gigabytes * 10**9)
     assert plan.fits
@@ -255,7 +255,7 @@ def test_mini_imagenet_is_planned_for_80_gb(steps: int, gigabytes: int, changed:
     assert 2 * plan.predicted < 80e9
 
 
-def test_what_pallas_convolves_lies_in_memory(monkeypatch: pytest.MonkeyPatch):
+def test_peak_of_pallas_convolution_excludes_patches(monkeypatch: pytest.MonkeyPatch):
     """Operands and result, but no patches; with patches they come on top."""
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     x, w = jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 16))

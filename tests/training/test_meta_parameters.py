@@ -63,7 +63,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", RATED)
-def test_training_moves_the_step_sizes_from_where_they_begin(name: str, runs: dict[str, Path]):
+def test_step_sizes_start_at_learning_rate_and_are_trained(name: str, runs: dict[str, Path]):
     run, rate = RunFolder(runs[name]), INNER[name].learning_rate
     first, last = (weights.load(path)[0] for path in (run.snapshot(0), run.weights))
     rates = [path for path in last if path.startswith("rates/")]
@@ -77,7 +77,7 @@ def test_training_moves_the_step_sizes_from_where_they_begin(name: str, runs: di
 
 
 @pytest.mark.parametrize("name", RATED)
-def test_before_training_it_is_maml_with_that_step_size(name: str):
+def test_untrained_step_sizes_adapt_like_maml(name: str):
     rated, maml = (
         supervised(build(replace(tiny(name), algorithm=algorithm, inner=inner)))
         for algorithm, inner in (
@@ -92,7 +92,7 @@ def test_before_training_it_is_maml_with_that_step_size(name: str):
 
 
 @pytest.mark.parametrize("name", RATED)
-def test_a_stopped_run_resumes_to_the_same_bits(name: str, runs: dict[str, Path], tmp_path: Path):
+def test_stopped_run_resumes_bitwise(name: str, runs: dict[str, Path], tmp_path: Path):
     """Within the schedule of MAML++ over its first six updates."""
     with pytest.raises(Stopped):
         train(tiny(name), tmp_path / "run", on_progress=stop_at(2))
@@ -100,7 +100,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(name: str, runs: dict[str, Path]
     same_run(tmp_path / "run", runs[name])
 
 
-def test_the_schedule_follows_the_updates(runs: dict[str, Path], tmp_path: Path):
+def test_multi_step_schedule_changes_trained_weights(runs: dict[str, Path], tmp_path: Path):
     """Without it the same run ends elsewhere."""
     name = "sinusoid-maml-plus-plus"
     plain = replace(tiny(name), inner=replace(INNER[name], multi_step_updates=0))
@@ -117,7 +117,7 @@ def adapt(runs: dict[str, Path]) -> dict[str, Callable[..., Any]]:
 
 
 @pytest.mark.parametrize("name", INNER)
-def test_a_run_is_measured_by_its_algorithm(
+def test_evaluate_command_adapts_with_run_algorithm(
     name: str, runs: dict[str, Path], adapt: dict[str, Callable[..., Any]], capsys
 ):
     """The curve of the command is that of `adapt` on the same tasks."""
@@ -134,7 +134,7 @@ def test_a_run_is_measured_by_its_algorithm(
 
 
 @pytest.mark.parametrize("name", INNER)
-def test_a_learner_adapts_by_the_algorithm(
+def test_learner_adapts_with_run_algorithm(
     name: str, runs: dict[str, Path], adapt: dict[str, Callable[..., Any]], tmp_path: Path
 ):
     """From the run's folder, without its data; what it adapted can be kept."""
@@ -152,7 +152,9 @@ def test_a_learner_adapts_by_the_algorithm(
 
 
 @pytest.mark.parametrize("name", ["sinusoid-maml-plus-plus", "glyphs-5way-1shot-imaml"])
-def test_layers_can_be_frozen(name: str, runs: dict[str, Path], tmp_path: Path, monkeypatch: Any):
+def test_freezing_all_layers_gives_unadapted_scores(
+    name: str, runs: dict[str, Path], tmp_path: Path, monkeypatch: Any
+):
     """With all layers frozen the scores are those before the first step."""
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
     (none, *_, every) = analyze(Request(str(runs[name]), tasks=4), ["freeze"])["freeze"]
@@ -165,7 +167,7 @@ def test_layers_can_be_frozen(name: str, runs: dict[str, Path], tmp_path: Path, 
     ("name", "only"),
     [("sinusoid-meta-sgd", ()), ("glyphs-5way-1shot-protomaml", ("landscape", "paths", "weights"))],
 )
-def test_experiments_run_on_it(
+def test_analyses_start_at_inner_loop_initialisation(
     name: str,
     only: tuple[str, ...],
     runs: dict[str, Path],
@@ -200,7 +202,7 @@ def flat(tree: Any) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-def test_a_model_that_was_trained_by_maml_may_be_the_start(runs: dict[str, Path], tmp_path: Path):
+def test_warm_start_works_across_algorithms(runs: dict[str, Path], tmp_path: Path):
     """And the other way round; step sizes go on where the other run learnt them too."""
     train(tiny("sinusoid-maml"), tmp_path / "maml")
     maml = weights.load(tmp_path / "maml" / "weights.safetensors")[0]
@@ -256,24 +258,24 @@ def test_a_model_that_was_trained_by_maml_may_be_the_start(runs: dict[str, Path]
         ("sinusoid-meta-sgd", {"inner": InnerConfig(optimizer="persistent_adam")}, "is for Reptile"),
     ],
 )
-def test_settings_that_do_not_fit(name: str, changes: dict[str, Any], message: str):
+def test_incompatible_settings_raise(name: str, changes: dict[str, Any], message: str):
     with pytest.raises(InnerloopError, match=message):
         build(replace(preset(name), **changes))
 
 
-def test_a_step_size_at_test_is_refused_where_it_is_learned(runs: dict[str, Path]):
+def test_measure_with_learning_rate_raises_for_meta_sgd(runs: dict[str, Path]):
     with pytest.raises(InnerloopError, match="the step sizes of Meta-SGD are learned, got 0.1"):
         measure(load_trained(runs["sinusoid-meta-sgd"]), tasks=4, learning_rate=0.1)
 
 
 @pytest.mark.parametrize("name", REGRESSIONS)
-def test_the_command_adapts_to_points(name: str, runs: dict[str, Path], tmp_path: Path):
+def test_adapt_command_accepts_points_file(name: str, runs: dict[str, Path], tmp_path: Path):
     points = tmp_path / "points.csv"
     points.write_text("x,y\n" + "".join(f"{x},{np.sin(x):.4f}\n" for x in range(-4, 5)) + "0.5,\n")
     assert main(["adapt", str(runs[name]), str(points)]) == 0
 
 
-def test_a_diverging_run_names_the_task_at_its_update(tmp_path: Path):
+def test_divergence_error_names_inner_step_and_task(tmp_path: Path):
     """The weighted losses of MAML++ are those of the update that went wrong."""
     name = "sinusoid-maml-plus-plus"
     wild = replace(tiny(name), inner=replace(INNER[name], learning_rate=1e9))
@@ -281,7 +283,7 @@ def test_a_diverging_run_names_the_task_at_its_update(tmp_path: Path):
         train(wild, tmp_path / "run")
 
 
-def test_cavia_learns_all_but_the_context(runs: dict[str, Path]):
+def test_cavia_trains_all_parameters_except_context(runs: dict[str, Path]):
     """Which is zero before and after training; at test it alone moves."""
     run = RunFolder(runs["sinusoid-cavia"])
     first, last = (weights.load(path)[0] for path in (run.snapshot(0), run.weights))
@@ -293,12 +295,12 @@ def test_cavia_learns_all_but_the_context(runs: dict[str, Path]):
         assert np.array_equal(array, last[path]) == (path != "context")
 
 
-def test_what_has_no_body_and_head_is_not_analysed(runs: dict[str, Path]):
+def test_analyze_rejects_cavia(runs: dict[str, Path]):
     with pytest.raises(InnerloopError, match="CAVIA adapts neither body nor head"):
         analyze(Request(str(runs["sinusoid-cavia"]), tasks=4))
 
 
-def test_a_convolutional_network_has_no_context():
+def test_conv4_rejects_context_parameters():
     cavia, glyphs = tiny("sinusoid-cavia"), preset("glyphs-5way-1shot-maml")
     conv = replace(cavia, data=glyphs.data, model=replace(cavia.model, kind="conv4"))
     with pytest.raises(InnerloopError, match="`conv4` has no context parameters, got 4"):
@@ -306,7 +308,7 @@ def test_a_convolutional_network_has_no_context():
 
 
 @pytest.mark.parametrize(("size", "expected"), [(4, (4, 4, 1)), (0, None)])
-def test_the_context_is_no_pixel(size: int, expected: tuple[int, ...] | None, tmp_path: Path):
+def test_pretrained_input_shape_excludes_context(size: int, expected: tuple[int, ...] | None, tmp_path: Path):
     """Pictures of one's own, of which the weights alone tell the number of channels or of inputs."""
     data = replace(preset("glyphs-5way-1shot-maml").data, dataset="folder", folder="gone", size=size)
     config = replace(tiny("sinusoid-cavia"), data=data)

@@ -80,7 +80,7 @@ CASES: list[tuple[Any, str, float, str]] = [
 
 
 @pytest.mark.parametrize(("algorithm", "field", "value", "where"), CASES)
-def test_a_spoilt_task_is_named(
+def test_diagnosis_names_poisoned_task(
     tiny: Config, monkeypatch: pytest.MonkeyPatch, algorithm: Any, field: str, value: float, where: str
 ):
     config = replace(tiny, algorithm=algorithm, inner=replace(tiny.inner, steps=2))
@@ -88,7 +88,7 @@ def test_a_spoilt_task_is_named(
     assert re.search(where, found(config, scale=4.0))
 
 
-def test_a_parameter_whose_gradient_is_lost_is_named(tiny: Config, monkeypatch: pytest.MonkeyPatch):
+def test_diagnosis_names_parameter_with_nan_gradient(tiny: Config, monkeypatch: pytest.MonkeyPatch):
     """The loss stays finite: sqrt has no derivative at zero."""
     kept: LossFn = supervised(build(tiny)).loss_fn
     spoilt = lambda params, batch: kept(params, batch) + jnp.sqrt(0 * params.body[0].weight.sum())
@@ -96,18 +96,20 @@ def test_a_parameter_whose_gradient_is_lost_is_named(tiny: Config, monkeypatch: 
     assert re.search("inner step 0 of task 0 .*, at the gradient of `body/0/weight`", found(tiny))
 
 
-def test_nothing_is_found_where_nothing_is_wrong(tiny: Config):
+def test_diagnosis_of_finite_run_is_empty(tiny: Config):
     assert found(tiny) == ""
 
 
-def test_a_failing_diagnosis_hides_nothing(tiny: Config):
+def test_failing_diagnosis_returns_none(tiny: Config):
     experiment = build(tiny)
     loop: Any = experiment.outer_loop()
     loop.tasks = None
     assert loop.locate(copy_to_host(fresh(experiment)), 0, nan_diagnosis.outputs_by_layer) is None
 
 
-def test_a_nan_at_a_given_step_stops_the_run(tiny: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_nan_stops_run_and_keeps_last_good_checkpoint(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     """In the middle of a dispatch; the checkpoint before it is whole, and the run goes on from there once cured."""
     config = replace(tiny, outer=replace(tiny.outer, log_every=4))
     with monkeypatch.context() as patch:
@@ -124,7 +126,7 @@ def test_a_nan_at_a_given_step_stops_the_run(tiny: Config, monkeypatch: pytest.M
     assert int(train(None, tmp_path / "run", resume=True).step) == 12
 
 
-def test_an_outer_step_that_overflows_is_told_before_it_is_saved(
+def test_outer_update_overflow_raises_before_checkpoint(
     tiny: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     """Loss and gradient are finite, the parameters after the step are not."""
@@ -135,7 +137,7 @@ def test_an_outer_step_that_overflows_is_told_before_it_is_saved(
     assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
 
 
-def test_what_is_kept_is_given_back(tiny: Config):
+def test_copy_to_host_round_trips_state(tiny: Config):
     state = fresh(build(tiny))
     raw = lambda state: state._replace(key=jax.random.key_data(state.key))
     back = restore_to_device(copy_to_host(state))
@@ -149,7 +151,7 @@ class EarlyOnly(MAML):
         return replace(self, outer_loss_fn=lambda p, b: self.loss_fn(p, b) / jnp.where(step < STEP, 0, 1))
 
 
-def test_the_algorithm_is_that_of_the_update(tiny: Config):
+def test_diagnosis_uses_algorithm_at_failing_step(tiny: Config):
     """What follows a schedule over updates is taken apart as it was then."""
     experiment = supervised(build(tiny))
     algorithm = EarlyOnly(experiment.loss_fn, experiment.algorithm.inner)
@@ -171,7 +173,7 @@ def test_the_algorithm_is_that_of_the_update(tiny: Config):
         (None, "lower `inner.learning_rate` or `outer.learning_rate`"),
     ],
 )
-def test_the_hint_follows_from_the_kind_of_place(tmp_path: Path, place: Place | None, hint: str):
+def test_error_hint_depends_on_kind_of_place(tmp_path: Path, place: Place | None, hint: str):
     """And what is told is the number that is not finite: here the norm of the third meta-gradient."""
     losses = jnp.arange(3.0)
     info = StepInfo(losses, losses[:, None], jnp.array([1, 1, jnp.inf]))

@@ -21,12 +21,12 @@ def asked_for() -> str | None:
     return jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_a_config_keeps_it():
+def test_config_json_keeps_precision():
     config = replace(preset("sinusoid-maml"), precision="bfloat16")
     assert from_json(to_json(config), "config").precision == "bfloat16"
 
 
-def test_it_is_in_force_on_an_accelerator(monkeypatch: pytest.MonkeyPatch):
+def test_precision_applies_within_context_on_accelerator(monkeypatch: pytest.MonkeyPatch):
     """TF32 and bfloat16 factors; the setting of the user's own program is there again afterwards."""
     before = asked_for()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -38,7 +38,7 @@ def test_it_is_in_force_on_an_accelerator(monkeypatch: pytest.MonkeyPatch):
     assert asked_for() == before
 
 
-def test_a_cpu_has_one_alone(tmp_path: Path):
+def test_cpu_supports_only_float32(tmp_path: Path):
     """Training is refused before a folder is made; a model from elsewhere is measured, and the number says how."""
     config = replace(preset("sinusoid-maml"), precision="tf32")
     with pytest.raises(InnerloopError, match=r"precision: a CPU only multiplies in float32, got tf32"):

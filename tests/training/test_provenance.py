@@ -22,12 +22,12 @@ def test_versions_machine_flags_and_data_are_recorded(finished: Path):
     assert (told["processes"], told["data"]) == (1, {})
 
 
-def test_flags_of_the_environment(monkeypatch):
+def test_environment_records_xla_flags(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=")
     assert provenance.environment()["flags"]["XLA_FLAGS"] == "--xla_dump_to="
 
 
-def test_one_byte_of_data_changes_its_hash_and_no_other(tmp_path: Path):
+def test_data_hash_changes_only_for_modified_split(tmp_path: Path):
     hashes = fingerprint.data_hashes(SPLITS)
     assert set(hashes) == {"train", "validation", "test"}
     assert len(set(hashes.values())) == 3
@@ -43,7 +43,7 @@ def test_one_byte_of_data_changes_its_hash_and_no_other(tmp_path: Path):
     assert fingerprint.data_hashes(None) == {}
 
 
-def test_a_memory_map_has_the_hash_of_its_array(tmp_path: Path):
+def test_memory_map_hash_equals_array_hash(tmp_path: Path):
     whole = classes(6)
     np.save(tmp_path / "x.npy", whole.examples)
     mapped = replace(whole, examples=np.load(tmp_path / "x.npy", mmap_mode="r"))
@@ -53,7 +53,7 @@ def test_a_memory_map_has_the_hash_of_its_array(tmp_path: Path):
     assert isinstance(mapped.select(some), ClassArrays)
 
 
-def test_the_commit_of_a_checkout(tmp_path: Path, monkeypatch):
+def test_commit_identifies_clean_and_modified_checkouts(tmp_path: Path, monkeypatch):
     source = tmp_path / "src"
     source.mkdir()
     commit = provenance.commit.__wrapped__  # not the answer that is kept
@@ -72,13 +72,13 @@ def test_the_commit_of_a_checkout(tmp_path: Path, monkeypatch):
     assert commit(source) == ""
 
 
-def test_processor_elsewhere(tmp_path: Path):
+def test_processor_is_read_from_cpuinfo(tmp_path: Path):
     assert provenance.processor(tmp_path / "none")
     (tmp_path / "cpuinfo").write_text("model name\t: Fast One\n")
     assert provenance.processor(tmp_path / "cpuinfo") == "Fast One"
 
 
-def test_what_processes_must_share():
+def test_digest_depends_on_config_and_data():
     one = provenance.digest(Config(), {"train": "a"})
     assert one == provenance.digest(Config(), {"train": "a"})
     assert len({one, provenance.digest(Config(seed=1), {"train": "a"}), provenance.digest(Config(), {})}) == 3

@@ -21,7 +21,7 @@ from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 
 
-def test_the_same_bits_again(finished: Path, tmp_path: Path):
+def test_reproduce_gives_identical_bits(finished: Path, tmp_path: Path):
     seen = []
     verdict = reproduce(finished, tmp_path / "again", on_progress=seen.append)
     assert verdict.same
@@ -40,7 +40,7 @@ def copy(finished: Path, tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "copy")
 
 
-def test_one_bit_of_a_weight(finished: Path, copy: RunFolder):
+def test_compare_detects_one_bit_weight_difference(finished: Path, copy: RunFolder):
     arrays, config, facts = weights.load(copy.weights)
     name = next(name for name in arrays if arrays[name].size > 1)
     largest = np.unravel_index(np.abs(arrays[name]).argmax(), arrays[name].shape)
@@ -53,7 +53,7 @@ def test_one_bit_of_a_weight(finished: Path, copy: RunFolder):
     assert "metrics agree. The recorded environments are the same." in str(verdict)
 
 
-def test_one_digit_of_a_metric_and_other_circumstances(finished: Path, copy: RunFolder):
+def test_compare_reports_metric_and_environment_differences(finished: Path, copy: RunFolder):
     lines = copy.metrics()
     lines[3]["outer_loss"] += 1e-15
     (copy.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -68,20 +68,20 @@ def test_one_digit_of_a_metric_and_other_circumstances(finished: Path, copy: Run
     assert set(verdict.circumstances) == {"packages.jax", "devices"}
 
 
-def test_a_sign_of_zero_is_a_difference():
+def test_difference_detects_sign_of_zero():
     assert difference(np.zeros(2), np.zeros(2)) == 0
     assert 0 < difference(np.zeros(2), -np.zeros(2)) < 1e-300
     assert difference(np.array([4.0, 2.0]), np.array([4.0, 1.0])) == 0.25
 
 
-def test_lines_that_are_missing():
+def test_first_different_reports_missing_lines():
     lines = [{"step": 2, "x": 1.0}, {"step": 4, "x": float("nan")}]
     assert first_different(lines, lines) is None
     assert first_different(lines, lines[:1]) == 4
     assert first_different([], lines) == 2
 
 
-def test_circumstances_by_dotted_names():
+def test_changed_circumstances_have_dotted_names():
     then, now = (
         {"a": 1, "b": {"c": 2, "d": 3}, "gone": ""},
         {"a": 1, "b": {"c": 2, "d": 4}, "new": ["x", "y"]},
@@ -93,7 +93,7 @@ def test_circumstances_by_dotted_names():
     }
 
 
-def test_runs_that_cannot_be_compared(finished: Path, copy: RunFolder, tmp_path: Path):
+def test_incomparable_runs_raise(finished: Path, copy: RunFolder, tmp_path: Path):
     arrays, config, facts = weights.load(copy.weights)
     arrays.pop(next(iter(arrays)))
     weights.save(copy.weights, arrays, config, facts)
@@ -109,13 +109,13 @@ def test_runs_that_cannot_be_compared(finished: Path, copy: RunFolder, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["environment.json", "metrics.jsonl", "weights.safetensors"])
-def test_a_damaged_run_is_told_before_training(copy: RunFolder, tmp_path: Path, name: str):
+def test_damaged_run_raises_before_training(copy: RunFolder, tmp_path: Path, name: str):
     (copy.path / name).write_bytes(b"\xff\xfe\n")
     with pytest.raises(InnerloopError, match=name):
         reproduce(copy.path, tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
 
-def test_a_verdict_without_a_difference_in_the_weights():
+def test_verdict_str_when_only_metrics_differ():
     told = str(Verdict(1, 0.0, 2, 4, {}))
     assert told.startswith("Not reproduced: weights are identical; metrics differ from meta-step 4 on.")

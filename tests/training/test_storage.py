@@ -37,7 +37,7 @@ def state(width: int = 4, optimizer: optax.GradientTransformation = ADAM) -> met
     return meta_state.MetaState(params, optimizer.init(params), jax.random.key(4), jnp.asarray(7, jnp.int32))
 
 
-def test_a_new_run(tmp_path: Path):
+def test_create_writes_config_and_environment(tmp_path: Path):
     run = RunFolder(tmp_path / "a" / "b")
     run.create(Config(seed=3))
     assert run.config() == Config(seed=3)
@@ -50,7 +50,7 @@ def test_a_new_run(tmp_path: Path):
         RunFolder(tmp_path).config()
 
 
-def test_a_kill_before_the_config_is_written_leaves_a_folder_to_begin_in(tmp_path: Path):
+def test_folder_without_config_can_be_reused(tmp_path: Path):
     run = RunFolder(tmp_path / "run")
     run.create(Config(seed=3))
     (run.path / "config.json").unlink()
@@ -58,9 +58,7 @@ def test_a_kill_before_the_config_is_written_leaves_a_folder_to_begin_in(tmp_pat
     assert run.config() == Config(seed=4)
 
 
-def test_an_interrupt_before_the_first_checkpoint_leaves_no_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_interrupt_before_first_checkpoint_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Even one that arrives just after a file was moved to its place."""
     run = RunFolder(tmp_path / "run")
     move = os.replace
@@ -77,14 +75,14 @@ def test_an_interrupt_before_the_first_checkpoint_leaves_no_folder(
 
 
 @pytest.mark.parametrize("text", ["{}", '{"python": "3.11"}', "[]", "no JSON"])
-def test_a_file_of_this_name_that_no_run_wrote_is_kept(text: str, tmp_path: Path):
+def test_create_keeps_foreign_environment_file(text: str, tmp_path: Path):
     (tmp_path / "environment.json").write_text(text)
     with pytest.raises(InnerloopError, match="holds `environment.json`, which this run did not write"):
         RunFolder(tmp_path).create(Config())
     assert (tmp_path / "environment.json").read_text() == text
 
 
-def test_weights_may_be_read_by_whom_other_files_may(tmp_path: Path):
+def test_weights_file_has_default_permissions(tmp_path: Path):
     """safetensors gives its files to their owner alone; those of a run are shared as its others are."""
     (tmp_path / "other").touch()
     weights.save(tmp_path / "w.safetensors", state().params, Config(), {})
@@ -92,7 +90,7 @@ def test_weights_may_be_read_by_whom_other_files_may(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "w.safetensors"]
 
 
-def test_weights_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_load_trained_reads_weights_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A file that is replaced meanwhile cannot pass with the config of one and the arrays of the other."""
     run, file = RunFolder(tmp_path / "run"), shipped.path("sinusoid-maml")
     run.create(weights.load(file)[1])
@@ -103,7 +101,7 @@ def test_weights_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert reads == [run.weights]
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path):
+def test_unwritable_path_raises(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InnerloopError, match="cannot be written .Not a directory.; give another path"):
         RunFolder(tmp_path / "file" / "run").create(Config())
@@ -129,7 +127,7 @@ def test_metrics_survive_a_crash(tmp_path: Path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_another_length_is_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_changed_length_is_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Even if the change was interrupted, and is made again."""
     run = RunFolder(tmp_path / "run")
     run.create(Config())
@@ -142,7 +140,7 @@ def test_another_length_is_recorded_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert run.earlier_lengths() == [Config().outer.meta_steps, 7]
 
 
-def test_weights_there_and_back(tmp_path: Path):
+def test_weights_round_trip(tmp_path: Path):
     params, path = state().params, tmp_path / "w.safetensors"
     weights.save(path, params, Config(seed=5), {"meta_steps": 9})
     arrays, config, facts = weights.load(path)
@@ -171,7 +169,7 @@ def test_weights_there_and_back(tmp_path: Path):
     ],
     ids=["columns", "strided", "big endian", "scalar of big endian", "scalar", "bfloat16"],
 )
-def test_arrays_however_they_lie_in_memory(array: np.ndarray, tmp_path: Path):
+def test_arrays_of_any_memory_layout_round_trip(array: np.ndarray, tmp_path: Path):
     path = tmp_path / "w.safetensors"
     safetensors_writer.write(path, {"x": array}, {}, hint="")
     back = safetensors_reader.read(path, "arrays")[0]["x"]
@@ -180,7 +178,7 @@ def test_arrays_however_they_lie_in_memory(array: np.ndarray, tmp_path: Path):
 
 
 @pytest.mark.parametrize("where", ["arrays", "facts"])
-def test_weights_that_are_not_what_was_written(where: str, tmp_path: Path):
+def test_modified_weights_file_raises(where: str, tmp_path: Path):
     """Files without a digest, such as those of version 0.1.0, are read."""
     params, path = state().params, tmp_path / "w.safetensors"
     weights.save(path, params, Config(seed=5), {"meta_steps": 9})
@@ -196,7 +194,7 @@ def test_weights_that_are_not_what_was_written(where: str, tmp_path: Path):
     assert weights.load(path)[1] == Config(seed=5)
 
 
-def test_weights_of_a_run_with_a_memory_plan_are_its_own():
+def test_check_config_ignores_memory_plan_settings():
     """What a plan changes costs time and memory, and decides nothing about the result; nor do snapshots."""
     config = Config(inner=InnerConfig(steps=9))
     planned = replace(
@@ -210,7 +208,7 @@ def test_weights_of_a_run_with_a_memory_plan_are_its_own():
         weights.check_config(Path("w"), config, replace(planned, seed=1))
 
 
-def test_the_longest_log_of_many_outputs_can_be_read():
+def test_longest_log_stays_within_read_limit():
     line = {"step": 300_000, **{f"train_the_output_number_{i}": -1.2345678901234567e-08 for i in range(100)}}
     assert LINES * len(as_json(line)) < BYTES
 
@@ -236,7 +234,7 @@ HOW = ["missing", "truncated", "empty", "text", "no metadata", "bad facts", "bad
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_files_that_are_no_weights(tmp_path: Path, how: str):
+def test_invalid_weights_file_raises(tmp_path: Path, how: str):
     path = tmp_path / "w.safetensors"
     weights.save(path, state().params, Config(), {})
     spoil(path, how)
@@ -246,7 +244,7 @@ def test_files_that_are_no_weights(tmp_path: Path, how: str):
         weights.load(path)
 
 
-def test_shipped_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_shipped_names_lists_weights_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     assert shipped.names() == []
     (tmp_path / "b.safetensors").write_text("")
@@ -258,7 +256,7 @@ def test_shipped_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert shipped.names() == []
 
 
-def test_shipped_snapshots_are_of_the_shipped_model():
+def test_shipped_snapshots_match_shipped_model():
     """Those of BOIL, for `innerloop analyze`: the same parameters, from random ones on; other presets have none."""
     name = "omniglot-5way-1shot-boil"
     found = weights.shipped_snapshots(name)
@@ -289,7 +287,7 @@ def saved(tmp_path: Path):
     manager.close()
 
 
-def test_checkpoints_there_and_back(saved):
+def test_checkpoint_round_trip(saved):
     blank = jax.tree.map(jnp.zeros_like, state()._replace(key=jax.random.key_data(jax.random.key(0))))
     back = checkpoint.restore(saved, blank._replace(key=jax.random.key(0)))
     assert back is not None
@@ -312,23 +310,23 @@ WANTED = {"a": np.zeros(2), "b": np.zeros((3, 1))}
         (WANTED | {"a": np.zeros(5)}, r"`a` should have .*2.*got .*5"),
     ],
 )
-def test_what_is_missing_too_much_or_of_another_shape_is_named(found: dict, told: str):
+def test_check_same_shapes_names_mismatched_array(found: dict, told: str):
     with pytest.raises(InnerloopError, match=f"^mine: belongs to another model: {told}"):
         check_same_shapes(WANTED, found, "mine")
 
 
-def test_the_same_names_and_shapes_are_taken():
+def test_check_same_shapes_accepts_matching_arrays():
     check_same_shapes(WANTED, {name: x + 1 for name, x in WANTED.items()}, "mine")
 
 
-def test_a_checkpoint_of_another_model_or_optimiser(saved):
+def test_restore_with_other_model_or_optimiser_raises(saved):
     with pytest.raises(InnerloopError, match="checkpoint 7: belongs to another model: .* use the config"):
         checkpoint.restore(saved, state(5))
     with pytest.raises(InnerloopError, match="should be absent"):
         checkpoint.restore(saved, state(4, optax.sgd(0.1)))
 
 
-def test_a_broken_checkpoint_is_named(saved):
+def test_restore_names_damaged_checkpoint(saved):
     """With no other to go on from, the message says what to do."""
     for path in Path(str(saved.directory / "7")).rglob("*"):
         if path.is_file():
@@ -339,7 +337,7 @@ def test_a_broken_checkpoint_is_named(saved):
         checkpoint.restore(saved, state())
 
 
-def test_the_newest_three_are_kept(saved):
+def test_manager_keeps_three_newest_checkpoints(saved):
     for step in (8, 9, 10):
         checkpoint.save(saved, state()._replace(step=jnp.asarray(step, jnp.int32)))
     saved.wait_until_finished()

@@ -30,7 +30,7 @@ def data(**fields) -> SupervisedExperiment:
     return replace(EPISODES, config=replace(CONFIG, data=replace(CONFIG.data, **fields)))
 
 
-def test_task_distributions():
+def test_task_distributions_follow_config():
     """Shots may differ between training and test; Reptile reads no query; rotations give four classes from each."""
     train_tasks = data(train_shots=4).train_tasks()
     assert isinstance(train_tasks, Episodes)
@@ -65,7 +65,7 @@ def test_task_distributions():
         data(ways=5).held_out_tasks("validation")
 
 
-def test_models():
+def test_init_params_follow_config_and_seed():
     """The same seed, the same weights; sizes from the data; the oracle sees three inputs."""
     model = EPISODES.init_params()
     assert isinstance(model, MLP)
@@ -82,7 +82,7 @@ def test_models():
         SupervisedExperiment(replace(preset("sinusoid-maml"), model=ModelConfig()), None).init_params()
 
 
-def test_the_pretrained_baseline():
+def test_joint_baseline_gets_new_zero_head():
     """Joint training classifies all training classes at once, and meets tasks with a new head of zeros."""
     joint = replace(EPISODES, config=replace(CONFIG, algorithm="joint"))
     tasks = joint.train_tasks()
@@ -114,7 +114,7 @@ def scarce(part: str, left: int) -> SupervisedExperiment:
         ("test", 4, 2, "evaluation.queries"),
     ],
 )
-def test_all_sets_are_checked_for_their_own_shots_and_queries(part, needs, shots, field):
+def test_check_classes_uses_shots_and_queries_of_each_split(part, needs, shots, field):
     """In training 4 shots and 3 queries; at validation and at test 2 and 2."""
     scarce(part, needs).check_classes()
     with pytest.raises(InnerloopError) as refused:
@@ -127,7 +127,7 @@ def test_all_sets_are_checked_for_their_own_shots_and_queries(part, needs, shots
     )
 
 
-def test_what_the_algorithm_does_not_draw_is_not_asked_for():
+def test_check_classes_ignores_examples_that_are_never_drawn():
     """Reptile draws no queries in training, and the pre-trained baseline no episodes."""
     for algorithm, minimum in (("reptile", 4), ("joint", 1)):
         few = scarce("train", minimum)
@@ -139,7 +139,7 @@ def test_what_the_algorithm_does_not_draw_is_not_asked_for():
     SupervisedExperiment(preset("sinusoid-maml")).check_classes()
 
 
-def test_training_classes_are_rotated_too():
+def test_rotations_quadruple_training_classes():
     """For episodes, and for the pre-trained baseline, which tells all of them apart."""
     tasks = data(rotations=True).train_tasks()
     assert isinstance(tasks, Episodes)
@@ -152,7 +152,7 @@ def test_training_classes_are_rotated_too():
     assert joint.init_params().head.weight.shape[1] == 4 * SPLITS.train.classes
 
 
-def test_training_and_test_have_their_own_minibatches():
+def test_training_and_test_use_separate_minibatches():
     config = replace(
         CONFIG, inner=replace(CONFIG.inner, minibatch=2), evaluation=replace(CONFIG.evaluation, minibatch=3)
     )
@@ -161,14 +161,14 @@ def test_training_and_test_have_their_own_minibatches():
     assert (e.algorithm.inner.steps, e.test_algorithm.inner.steps) == (1, 2)
 
 
-def test_names_of_classes_follow_the_rotations():
+def test_class_names_follow_rotations():
     assert EPISODES.class_names("train") == SPLITS.train.names
     turned = data(rotations=True)
     assert turned.class_names() == turned.classes_of("test").names
     assert SupervisedExperiment(preset("sinusoid-maml")).class_names() == ()
 
 
-def test_chunks():
+def test_chunk_defaults_to_one_for_convolutions_on_cpu():
     """Convolutions on a CPU go one task after the other, unless told."""
     assert EPISODES.chunk is None
     conv = replace(CONFIG, model=ModelConfig())
@@ -176,7 +176,7 @@ def test_chunks():
     assert SupervisedExperiment(replace(conv, outer=replace(CONFIG.outer, chunk=4)), SPLITS).chunk == 4
 
 
-def test_what_the_test_loop_moves():
+def test_test_algorithm_keeps_selection_of_parameters():
     """As in training, with the steps and minibatches of the evaluation."""
     moved = {}
     for name in ALGORITHMS:
@@ -192,7 +192,7 @@ def first_update(rule, gradient: float) -> float:
     return float(rule.update(np.float32(gradient), rule.init(np.float32(0)), np.float32(0))[0])
 
 
-def test_inner_optimisers():
+def test_inner_optimisers_take_expected_first_step():
     """Adam's first step is the rate whatever the gradient; where it is differentiated, small ones are softened."""
     assert first_update(inner_loop(InnerConfig(learning_rate=0.1)).rule, 3.0) == pytest.approx(-0.3)
     adam = InnerConfig(learning_rate=0.1, optimizer="adam", minibatch=3, derivative="mixed")
@@ -205,7 +205,7 @@ def test_inner_optimisers():
 
 
 @pytest.mark.parametrize("name", ["omniglot-5way-1shot-maml", "navigation-reptile"])
-def test_moments_that_tasks_hand_on_are_for_reptile_on_examples(name: str):
+def test_persistent_adam_requires_reptile_on_examples(name: str):
     config = preset(name)
     with pytest.raises(
         InnerloopError, match="`persistent_adam` is for Reptile on examples, got .*; choose sgd or adam"
@@ -213,7 +213,7 @@ def test_moments_that_tasks_hand_on_are_for_reptile_on_examples(name: str):
         build(replace(config, inner=replace(config.inner, optimizer="persistent_adam")))
 
 
-def test_outer_optimisers():
+def test_outer_optimisers_decay_and_clip():
     """Step sizes that fall to nothing over the run, and clipping before the step."""
     decays: tuple[tuple[Any, float], ...] = (("constant", 0.1), ("linear", 0.05), ("cosine", 0.05))
     for decay, middle in decays:
@@ -232,7 +232,7 @@ def test_outer_optimisers():
     assert first_update(outer_optimizer(OuterConfig(learning_rate=0.1)), 7.0) == pytest.approx(-0.1, rel=1e-4)
 
 
-def test_data_sets_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_load_splits_passes_config_to_dataset_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Each reader gets what the config says of it."""
     x = str(tmp_path)
     for module in (omniglot, cifar, glyphs, mini_imagenet, image_folder):

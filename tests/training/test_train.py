@@ -29,7 +29,7 @@ from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
 
 
-def test_what_a_run_leaves(tiny: Config, finished: Path):
+def test_train_writes_metrics_checkpoints_and_weights(tiny: Config, finished: Path):
     run = RunFolder(finished)
     records = run.metrics()
     assert [record["step"] for record in records] == [2, 4, 6, 8, 10, 12]
@@ -41,7 +41,7 @@ def test_what_a_run_leaves(tiny: Config, finished: Path):
     assert weights.load(run.weights)[2]["meta_steps"] == 12
 
 
-def test_resuming_a_finished_run_changes_nothing(finished: Path):
+def test_resuming_finished_run_rewrites_identical_weights(finished: Path):
     before = weights.load(finished / "weights.safetensors")[0]
     (finished / "weights.safetensors").write_bytes(b"")
     with pytest.warns(UserWarning, match="weights.safetensors could not be read, and is .* meta-step 12"):
@@ -51,7 +51,7 @@ def test_resuming_a_finished_run_changes_nothing(finished: Path):
         np.testing.assert_array_equal(before[name], after[name])
 
 
-def test_a_run_that_cannot_be_made_longer_keeps_its_weights(tiny: Config, finished: Path, tmp_path: Path):
+def test_failed_extension_keeps_weights_and_metrics(tiny: Config, finished: Path, tmp_path: Path):
     """Whether its checkpoints are damaged or gone."""
     run, longer = RunFolder(tmp_path / "run"), replace(tiny, outer=replace(tiny.outer, meta_steps=14))
     shutil.copytree(finished, run.path)
@@ -71,9 +71,7 @@ def test_a_run_that_cannot_be_made_longer_keeps_its_weights(tiny: Config, finish
     assert (run.config(), run.metrics()) == (tiny, RunFolder(finished).metrics())
 
 
-def test_a_longer_run_has_the_bits_and_the_record_of_one_that_was_long_at_once(
-    tiny: Config, finished: Path, tmp_path: Path
-):
+def test_extended_run_matches_uninterrupted_run(tiny: Config, finished: Path, tmp_path: Path):
     """Even if its first length was not a whole number of blocks; what tells of its first end is not compared."""
     run = RunFolder(tmp_path / "run")
     train(replace(tiny, outer=replace(tiny.outer, meta_steps=5)), run.path)
@@ -95,7 +93,7 @@ def test_a_longer_run_has_the_bits_and_the_record_of_one_that_was_long_at_once(
     assert (verdict.same, verdict.lines) == (True, 4)
 
 
-def test_divergence_is_named_and_the_last_good_state_kept(tiny: Config, tmp_path: Path):
+def test_divergence_keeps_last_good_checkpoint(tiny: Config, tmp_path: Path):
     """An outer step of 1e6: finite at first, then not."""
     wild = replace(
         tiny,
@@ -119,7 +117,7 @@ def test_divergence_is_named_and_the_last_good_state_kept(tiny: Config, tmp_path
     assert not (tmp_path / "run" / "weights.safetensors").exists()
 
 
-def test_an_inner_rate_of_a_million_names_the_inner_step(tiny: Config, tmp_path: Path):
+def test_inner_divergence_error_names_inner_step(tiny: Config, tmp_path: Path):
     wild = replace(tiny, inner=replace(tiny.inner, learning_rate=1e9, steps=20))
     with pytest.raises(
         InnerloopError, match=r"meta-step 1, in inner step \d+ of task 0 .*, got outer loss (nan|inf)"
@@ -135,7 +133,7 @@ def test_an_inner_rate_of_a_million_names_the_inner_step(tiny: Config, tmp_path:
         ("grad_norm", (0,), "meta-step 8, in the query"),
     ],
 )
-def test_where_a_run_diverged(field: str, index: tuple, where: str):
+def test_check_finite_names_step_of_divergence(field: str, index: tuple, where: str):
     """The last of three steps of this dispatch is number 10."""
     values: list[Any] = [np.ones(shape) for shape in (3, (3, 4), 3)]
     sound, block = StepInfo(*values), Block(10, Path("run"), after=jnp.ones(1))
@@ -152,14 +150,14 @@ def validated(splits: Splits, folder: Path) -> dict[str, float]:
     return loop.validate()
 
 
-def test_validation_runs_on_the_validation_classes(tmp_path: Path):
+def test_validation_uses_only_validation_classes(tmp_path: Path):
     """Steps and settings may be chosen by it, so the test classes must not take part."""
     found = validated(SPLITS, tmp_path)
     assert validated(SPLITS._replace(test=classes(9)), tmp_path) == found
     assert validated(SPLITS._replace(validation=classes(9)), tmp_path) != found
 
 
-def test_wrong_calls(tiny: Config, finished: Path, tmp_path: Path):
+def test_invalid_train_calls_raise(tiny: Config, finished: Path, tmp_path: Path):
     with pytest.raises(InnerloopError, match="needs a config"):
         train(None, tmp_path / "x")
     with pytest.raises(InnerloopError, match="already holds a run"):
@@ -168,7 +166,7 @@ def test_wrong_calls(tiny: Config, finished: Path, tmp_path: Path):
         train(None, tmp_path / "x", resume=True)
 
 
-def test_resuming_with_another_model(finished: Path, tmp_path: Path):
+def test_resume_with_changed_model_raises(finished: Path, tmp_path: Path):
     """The config in the folder was changed by hand."""
     import shutil
 
@@ -180,7 +178,7 @@ def test_resuming_with_another_model(finished: Path, tmp_path: Path):
         train(None, tmp_path / "run", resume=True)
 
 
-def test_when_something_is_due():
+def test_due_includes_multiples_passed_since_last_step():
     """A multiple of `every` reached or passed in the last `length` steps; 0: never."""
     assert [step for step in range(2, 21, 2) if due(5, step, 2)] == [6, 10, 16, 20]
     assert not any(due(0, step, 2) for step in range(2, 21, 2))

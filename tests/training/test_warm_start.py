@@ -24,7 +24,7 @@ def started(config: Config, source: Path | str) -> Config:
     return replace(config, model=replace(config.model, start=str(source)))
 
 
-def test_a_run_begins_where_another_ended(tiny: Config, finished: Path, tmp_path: Path):
+def test_run_starts_from_weights_of_another_run(tiny: Config, finished: Path, tmp_path: Path):
     """Its first snapshot is the other's last weights, whose hash it records; resuming needs the other no more."""
     source = tmp_path / "source.safetensors"
     source.write_bytes((finished / "weights.safetensors").read_bytes())
@@ -40,7 +40,7 @@ def test_a_run_begins_where_another_ended(tiny: Config, finished: Path, tmp_path
     assert int(train(None, tmp_path / "run", resume=True).step) == 4
 
 
-def test_a_head_of_another_shape_begins_at_zero(tmp_path: Path):
+def test_head_of_different_shape_starts_at_zero(tmp_path: Path):
     """The body of a model that told six classes apart, under the head for three ways."""
     joint = replace(EPISODES, config=replace(CONFIG, algorithm="joint", seed=5))
     weights.save(tmp_path / "joint.safetensors", joint.init_params(), joint.config, {})
@@ -56,14 +56,14 @@ def test_a_head_of_another_shape_begins_at_zero(tmp_path: Path):
         np.testing.assert_array_equal(body[name], trained[name])
 
 
-def test_another_body_is_refused(tmp_path: Path):
+def test_start_with_different_body_raises(tmp_path: Path):
     other = replace(EPISODES, config=replace(CONFIG, model=replace(CONFIG.model, hidden=(5,))))
     weights.save(tmp_path / "other.safetensors", other.init_params(), other.config, {})
     with pytest.raises(InnerloopError, match=r"model.start: does not fit: .*body/0.*same `model`"):
         WarmStart(str(tmp_path / "other.safetensors")).params(EPISODES.init_params())
 
 
-def test_a_start_that_does_not_fit_leaves_nothing_behind(tiny: Config, tmp_path: Path):
+def test_mismatched_start_leaves_no_config(tiny: Config, tmp_path: Path):
     """So that the right command can be given with the same folder."""
     other = replace(tiny, model=replace(tiny.model, hidden=(5,)))
     weights.save(tmp_path / "other.safetensors", build(other).init_params(), other, {})
@@ -72,7 +72,7 @@ def test_a_start_that_does_not_fit_leaves_nothing_behind(tiny: Config, tmp_path:
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_a_start_that_changed_is_told_where_it_is_read_again(finished: Path):
+def test_start_changed_since_run_began_raises(finished: Path):
     """A run that was stopped before its first checkpoint."""
     start = WarmStart(str(finished))
     start.check_unchanged({"data": start.hashes})
@@ -82,7 +82,7 @@ def test_a_start_that_changed_is_told_where_it_is_read_again(finished: Path):
         start.check_unchanged({"data": {"start": "0"}})
 
 
-def test_where_a_start_is_looked_for(
+def test_start_resolves_to_shipped_model_or_absolute_path(
     tiny: Config, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A shipped model goes before a folder of its name; a relative path is kept as an absolute one."""
@@ -96,7 +96,7 @@ def test_where_a_start_is_looked_for(
     assert absolute(started(tiny, "nowhere")).model.start == "nowhere"  # told where it is read
 
 
-def test_where_pictures_are_looked_for(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_data_folder_becomes_absolute_path(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A run on one's own pictures is measured, resumed and made again from anywhere."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -107,7 +107,7 @@ def test_where_pictures_are_looked_for(tiny: Config, tmp_path: Path, monkeypatch
     assert absolute(in_folder("nowhere")) == in_folder("nowhere")  # told where it is read
 
 
-def test_the_types_are_those_of_the_run(finished: Path):
+def test_start_is_cast_to_dtype_of_run(finished: Path):
     """Under double precision the whole model is double, or its checkpoints could not be read back."""
     with jax.enable_x64(True):
         fresh = build(RunFolder(finished).config()).init_params()
@@ -115,7 +115,7 @@ def test_the_types_are_those_of_the_run(finished: Path):
     assert {leaf.dtype.name for leaf in jax.tree.leaves(found)} == {"float64"}
 
 
-def test_a_missing_start_is_told_before_training(tiny: Config, tmp_path: Path):
+def test_missing_start_raises_before_training(tiny: Config, tmp_path: Path):
     with pytest.raises(InnerloopError, match="no-such-model"):
         train(started(tiny, "no-such-model"), tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()

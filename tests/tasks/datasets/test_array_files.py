@@ -44,7 +44,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
-def test_what_is_written_is_read(some_arrays, tmp_path):
+def test_write_read_round_trip(some_arrays, tmp_path):
     array_files.write(some_arrays, tmp_path / "a.npy", "test")
     assert same(array_files.read(tmp_path / "a.npy", verify=True, source="test"), some_arrays)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a.json", "a.npy"]
@@ -52,7 +52,7 @@ def test_what_is_written_is_read(some_arrays, tmp_path):
 
 
 @pytest.mark.parametrize("message", DAMAGE)
-def test_damage_is_told(some_arrays, tmp_path, message):
+def test_damaged_file_raises(some_arrays, tmp_path, message):
     path = tmp_path / "a.npy"
     array_files.write(some_arrays, path, "test")
     DAMAGE[message](path)
@@ -60,7 +60,7 @@ def test_damage_is_told(some_arrays, tmp_path, message):
         array_files.read(path, verify=True)
 
 
-def test_a_pickle_is_never_loaded(some_arrays, tmp_path):
+def test_pickle_is_never_loaded(some_arrays, tmp_path):
     path = tmp_path / "a.npy"
     array_files.write(some_arrays, path, "test")
     np.save(path, np.array([{"a": 1}], object), allow_pickle=True)
@@ -68,7 +68,7 @@ def test_a_pickle_is_never_loaded(some_arrays, tmp_path):
         array_files.read(path, verify=True)
 
 
-def test_a_write_that_fails_leaves_what_was_there(some_arrays, tmp_path):
+def test_failed_write_keeps_existing_file(some_arrays, tmp_path):
     path = tmp_path / "a.npy"
     array_files.write(some_arrays, path, "test")
     layout = array_files.Layout((2, 4, 3, 1), np.dtype(np.uint8), np.array([2]), ("x",))
@@ -92,7 +92,7 @@ class Builder:
         return self.data
 
 
-def test_the_cache_builds_once(some_arrays, empty_cache):
+def test_cache_builds_once(some_arrays, empty_cache):
     build = Builder(some_arrays)
     first, second = cached("a-v1", "s", build), cached("a-v1", "s", build)
     assert build.calls == 1
@@ -101,7 +101,7 @@ def test_the_cache_builds_once(some_arrays, empty_cache):
 
 
 @pytest.mark.parametrize("message", DAMAGE)
-def test_a_damaged_cache_is_told_and_made_again(some_arrays, empty_cache, message):
+def test_damaged_cache_warns_and_is_rebuilt(some_arrays, empty_cache, message):
     build = Builder(some_arrays)
     cached("a", "s", build)
     DAMAGE[message](empty_cache / "arrays" / "a.npy")
@@ -112,20 +112,20 @@ def test_a_damaged_cache_is_told_and_made_again(some_arrays, empty_cache, messag
     assert build.calls == 2
 
 
-def test_a_cache_from_another_source_is_not_used(some_arrays, empty_cache):
+def test_cache_from_another_source_warns_and_is_rebuilt(some_arrays, empty_cache):
     cached("a", "one source", Builder(some_arrays))
     build = Builder(some_arrays.select(["a"]))
     with pytest.warns(UserWarning, match="another source"):
         assert cached("a", "another source", build).names == ("a",)
 
 
-def test_without_a_place_to_write_it_goes_on(some_arrays, tmp_path):
+def test_unwritable_cache_warns_and_continues(some_arrays, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="continuing without a cache"):
         assert same(cached("a", "s", Builder(some_arrays), tmp_path / "file"), some_arrays)
 
 
-def test_memory_maps_share_their_rows(some_arrays, tmp_path):
+def test_memory_map_select_shares_memory(some_arrays, tmp_path):
     memmap.save(some_arrays, tmp_path / "a.npy")
     opened = memmap.open(tmp_path / "a.npy", verify=True)
     assert isinstance(opened.examples, np.memmap)
@@ -137,7 +137,7 @@ def test_memory_maps_share_their_rows(some_arrays, tmp_path):
     assert same(memmap.open(tmp_path / "b.npy"), some_arrays.select(["d", "b"]))
 
 
-def test_a_memory_map_may_hold_float32_and_is_not_scanned(tmp_path):
+def test_float32_memory_map_is_not_scanned_on_open(tmp_path):
     rows = np.ones((3, 2, 2, 1), np.float32)
     memmap.save(ClassArrays.from_lists([rows], ["a"]), tmp_path / "a.npy")
     content = np.load(tmp_path / "a.npy", mmap_mode="r+")
@@ -148,7 +148,7 @@ def test_a_memory_map_may_hold_float32_and_is_not_scanned(tmp_path):
         memmap.open(tmp_path / "a.npy", verify=True)
 
 
-def test_memory_map_errors(some_arrays, tmp_path):
+def test_invalid_memory_map_paths_raise(some_arrays, tmp_path):
     with pytest.raises(InnerloopError, match="end in .npy"):
         memmap.save(some_arrays, tmp_path / "a.bin")
     (tmp_path / "file").write_text("")
@@ -158,7 +158,7 @@ def test_memory_map_errors(some_arrays, tmp_path):
         memmap.open(tmp_path / "none.npy")
 
 
-def test_build_streams_a_folder(tmp_path, picture_tree):
+def test_build_reads_image_folder(tmp_path, picture_tree):
     picture_tree(tmp_path / "tree", {"cat": 3, "ant": 2})
     built = memmap.build(tmp_path / "tree", tmp_path / "out.npy", size=4)
     assert isinstance(built.examples, np.memmap)
@@ -168,7 +168,7 @@ def test_build_streams_a_folder(tmp_path, picture_tree):
     assert same(memmap.open(tmp_path / "out.npy", verify=True), built)
 
 
-def test_build_from_a_bad_picture_leaves_nothing(tmp_path, picture_tree):
+def test_build_with_unreadable_image_leaves_no_files(tmp_path, picture_tree):
     picture_tree(tmp_path / "tree", {"ant": 2})
     bad = tmp_path / "tree" / "ant" / "01.png"
     bad.write_bytes(bad.read_bytes()[:45])
@@ -177,7 +177,7 @@ def test_build_from_a_bad_picture_leaves_nothing(tmp_path, picture_tree):
     assert [f.name for f in tmp_path.iterdir()] == ["tree"]
 
 
-def test_a_write_broken_off_between_the_two_files_is_told(some_arrays, tmp_path, monkeypatch):
+def test_write_interrupted_before_sidecar_is_detected(some_arrays, tmp_path, monkeypatch):
     """Same shape, other content: only the missing JSON can tell that the old one does not belong to it."""
     path = tmp_path / "a.npy"
     memmap.save(some_arrays, path)
@@ -193,7 +193,7 @@ def test_a_write_broken_off_between_the_two_files_is_told(some_arrays, tmp_path,
         memmap.open(path)
 
 
-def test_build_holds_one_picture_at_a_time(tmp_path, picture_tree):
+def test_build_holds_one_image_at_a_time(tmp_path, picture_tree):
     import tracemalloc
 
     picture_tree(tmp_path / "tree", {"ant": 60, "bee": 40}, size=(120, 120))

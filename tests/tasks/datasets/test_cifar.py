@@ -46,13 +46,13 @@ def built(monkeypatch) -> "cifar.ClassArrays":
     return cifar._build(None)
 
 
-def test_pictures_that_are_not_cifars_are_refused(small):
+def test_images_with_wrong_checksum_raise(small):
     pack(*small)
     with pytest.raises(InnerloopError, match="not CIFAR-100's, got sha256"):
         cifar.load()
 
 
-def test_both_files_are_merged_and_channels_come_last(small, monkeypatch):
+def test_train_and_test_files_are_merged_channels_last(small, monkeypatch):
     pack(*small)
     data = built(monkeypatch)
     assert data.names == ("name0", "name1", "name2", "name3")
@@ -62,7 +62,7 @@ def test_both_files_are_merged_and_channels_come_last(small, monkeypatch):
     assert {picture.tobytes() for picture in data.rows(2)} == wanted
 
 
-def test_the_arrays_do_not_depend_on_how_the_records_were_packed(small, monkeypatch):
+def test_arrays_do_not_depend_on_record_order(small, monkeypatch):
     folder, train, test = small
     pack(folder, train, test)
     first = built(monkeypatch)
@@ -75,7 +75,7 @@ def test_the_arrays_do_not_depend_on_how_the_records_were_packed(small, monkeypa
         cifar._build(None)
 
 
-def test_wrong_content_is_told(small):
+def test_invalid_archive_content_raises(small):
     folder, train, test = small
     pack(folder, train[:-1], test)
     with pytest.raises(InnerloopError, match=f"must contain 24 records of 3074 bytes, got {23 * 3074}"):
@@ -94,7 +94,7 @@ def test_wrong_content_is_told(small):
 
 
 @pytest.mark.usefixtures("unchecked_types")
-def test_an_unknown_split_is_told():
+def test_unknown_split_raises():
     with pytest.raises(
         InnerloopError, match="`split` is unknown, got 'cifar'; choose among: cifar_fs, fc100"
     ):
@@ -102,7 +102,7 @@ def test_an_unknown_split_is_told():
 
 
 @pytest.mark.data
-def test_the_real_set_cold_then_warm(real_data):
+def test_real_data_loads_and_reloads_quickly(real_data):
     splits = cifar.load()
     start = time.process_time()
     other = cifar.load("fc100")
@@ -119,7 +119,7 @@ def test_the_real_set_cold_then_warm(real_data):
 
 
 @pytest.mark.data
-def test_names_belong_to_their_pictures(real_data):
+def test_class_names_match_images(real_data):
     """What shifted labels or swapped channels would break: the sea is blue, apples are red."""
     splits = cifar.load("fc100")
     colour = {

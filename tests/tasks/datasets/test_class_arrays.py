@@ -7,7 +7,7 @@ from innerloop.errors import InnerloopError
 from innerloop.tasks.datasets import ClassArrays, memmap
 
 
-def test_from_lists_keeps_every_class_together_with_unequal_sizes(some_arrays):
+def test_from_lists_handles_classes_of_unequal_size(some_arrays):
     assert some_arrays.classes == 4
     assert some_arrays.shape == (4, 3, 1)
     assert some_arrays.counts.tolist() == [2, 5, 1, 3]
@@ -16,7 +16,7 @@ def test_from_lists_keeps_every_class_together_with_unequal_sizes(some_arrays):
     assert repr(some_arrays) == "<ClassArrays: 4 classes, examples uint8[11, 4, 3, 1]>"
 
 
-def test_select_gives_the_named_classes_in_the_named_order(some_arrays):
+def test_select_returns_classes_in_given_order(some_arrays):
     chosen = some_arrays.select(["d", "b"])
     assert chosen.names == ("d", "b")
     assert chosen.starts.tolist() == [0, 3]
@@ -25,13 +25,13 @@ def test_select_gives_the_named_classes_in_the_named_order(some_arrays):
     np.testing.assert_array_equal(chosen.rows(1), some_arrays.examples[2:7])
 
 
-def test_select_of_an_unknown_class_names_it(some_arrays):
+def test_select_of_unknown_class_raises(some_arrays):
     with pytest.raises(InnerloopError, match="'nope'"):
         some_arrays.select(["a", "nope"])
 
 
 @pytest.mark.parametrize("names", [[], ["a", "a"]])
-def test_select_of_nothing_or_of_one_class_twice_is_refused(some_arrays, names):
+def test_select_of_no_or_repeated_classes_raises(some_arrays, names):
     with pytest.raises(InnerloopError):
         some_arrays.select(names)
 
@@ -55,26 +55,26 @@ def test_select_of_nothing_or_of_one_class_twice_is_refused(some_arrays, names):
     ],
 )
 @pytest.mark.usefixtures("unchecked_types")
-def test_inconsistent_fields_are_refused(some_arrays, change, message):
+def test_inconsistent_fields_raise(some_arrays, change, message):
     with pytest.raises(InnerloopError, match=message):
         replace(some_arrays, **change)
 
 
-def test_no_class_at_all_is_refused():
+def test_empty_class_arrays_raise():
     none = np.zeros(0, np.int32)
     with pytest.raises(InnerloopError, match="at least one class"):
         ClassArrays(np.zeros((0, 2, 2, 1), np.uint8), none, none, ())
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_values_that_are_not_finite_are_counted(bad):
+def test_nonfinite_values_raise_with_count(bad):
     rows = np.zeros((3, 2, 2, 1), np.float32)
     rows[1, 0, 0] = bad
     with pytest.raises(InnerloopError, match="1 NaN or infinite"):
         ClassArrays.from_lists([rows], ["a"])
 
 
-def test_from_lists_refuses_mixed_shapes_and_missing_names():
+def test_from_lists_rejects_mixed_shapes_and_missing_names():
     with pytest.raises(InnerloopError, match="one example shape"):
         ClassArrays.from_lists(
             [np.zeros((1, 2, 2, 1), np.uint8), np.zeros((1, 3, 2, 1), np.uint8)], ["a", "b"]

@@ -15,7 +15,7 @@ def test_no_class_is_in_two_parts(split):
 
 
 @pytest.mark.parametrize(("split", "sizes"), SIZES.items())
-def test_the_parts_have_the_published_sizes(split, sizes):
+def test_parts_have_published_sizes(split, sizes):
     assert tuple(len(class_splits.names(split, part)) for part in class_splits.PARTS) == sizes
 
 
@@ -25,7 +25,7 @@ def test_cifar_splits_cover_the_same_hundred_classes():
     assert len(names[0]) == 100
 
 
-def test_every_file_has_a_checksum_and_a_changed_file_is_told(monkeypatch):
+def test_split_file_with_wrong_checksum_raises(monkeypatch):
     monkeypatch.setitem(class_splits.SHA256, "fc100_test.txt", "0" * 64)
     with pytest.raises(InnerloopError, match=r"fc100_test\.txt: the class split does not match"):
         class_splits.names("fc100", "test")

@@ -41,7 +41,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[str]:
     return asked
 
 
-def test_the_folders_are_looked_through_in_order(empty_cache, tmp_path, monkeypatch, offline):
+def test_locate_searches_folders_in_order(empty_cache, tmp_path, monkeypatch, offline):
     in_cache = put(empty_cache)
     assert locate(SOURCE) == [in_cache]
     in_root = put(tmp_path / "root")
@@ -53,21 +53,21 @@ def test_the_folders_are_looked_through_in_order(empty_cache, tmp_path, monkeypa
     assert locate(SOURCE, root=tmp_path / "root") == [in_root]
 
 
-def test_what_is_nowhere_is_downloaded_once(empty_cache, monkeypatch):
+def test_missing_file_is_downloaded_once(empty_cache, monkeypatch):
     asked = serve(monkeypatch, CONTENT)
     assert locate(SOURCE) == locate(SOURCE) == [empty_cache / "sub" / "file.bin"]
     assert asked == [SOURCE.url]
     assert (empty_cache / "sub" / "file.bin").read_bytes() == CONTENT
 
 
-def test_a_download_with_another_checksum_is_refused_and_not_kept(empty_cache, monkeypatch):
+def test_download_with_wrong_checksum_is_discarded(empty_cache, monkeypatch):
     serve(monkeypatch, b"something else")
     with pytest.raises(InnerloopError, match="could not be downloaded.*hash"):
         locate(SOURCE)
     assert not (empty_cache / "sub" / "file.bin").exists()
 
 
-def test_offline_the_error_says_what_to_put_where(empty_cache, offline):
+def test_offline_error_explains_manual_download(empty_cache, offline):
     with pytest.raises(InnerloopError) as caught:
         locate(SOURCE)
     for part in (SOURCE.url, str(empty_cache / SOURCE.path), "INNERLOOP_DATA", "ConnectionError"):
@@ -75,12 +75,12 @@ def test_offline_the_error_says_what_to_put_where(empty_cache, offline):
 
 
 @pytest.mark.parametrize("load", [omniglot.load, cifar.load])
-def test_the_sets_offline(empty_cache, offline, load):
+def test_offline_dataset_load_raises(empty_cache, offline, load):
     with pytest.raises(InnerloopError, match="set INNERLOOP_DATA"):
         load()
 
 
-def test_folders_that_do_not_exist_are_told(empty_cache, tmp_path, monkeypatch):
+def test_missing_data_folders_raise(empty_cache, tmp_path, monkeypatch):
     with pytest.raises(InnerloopError, match="root: must name an existing folder"):
         locate(SOURCE, root=tmp_path / "none")
     monkeypatch.setenv("INNERLOOP_DATA", str(tmp_path / "none"))
@@ -88,12 +88,12 @@ def test_folders_that_do_not_exist_are_told(empty_cache, tmp_path, monkeypatch):
         locate(SOURCE)
 
 
-def test_the_cache_folder_has_a_default(monkeypatch):
+def test_cache_folder_has_a_default(monkeypatch):
     monkeypatch.delenv("INNERLOOP_CACHE", raising=False)
     assert download.cache_folder().name == "innerloop"
 
 
-def test_progress_goes_to_standard_error(empty_cache, monkeypatch, capsys):
+def test_download_progress_goes_to_stderr(empty_cache, monkeypatch, capsys):
     serve(monkeypatch, CONTENT)
     locate(SOURCE)
     out, err = capsys.readouterr()
@@ -101,7 +101,7 @@ def test_progress_goes_to_standard_error(empty_cache, monkeypatch, capsys):
     assert "downloading sub/file.bin" in err
 
 
-def test_a_download_that_breaks_gives_the_terminal_back(empty_cache, monkeypatch):
+def test_failed_download_stops_progress_bar(empty_cache, monkeypatch):
     """Rich hides the cursor and repaints the bar in a thread until it is stopped."""
     import pooch
 
@@ -123,7 +123,7 @@ UNREACHABLE = "x" * 300
 """Too long for the name of a folder: like a private folder, it cannot even be looked up."""
 
 
-def test_folders_that_cannot_be_looked_up(some_arrays, tmp_path, monkeypatch):
+def test_unreachable_folders_warn_or_raise(some_arrays, tmp_path, monkeypatch):
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path / UNREACHABLE))
     monkeypatch.delenv("INNERLOOP_DATA", raising=False)
     with pytest.warns(UserWarning, match="continuing without a cache"):

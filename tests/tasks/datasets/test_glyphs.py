@@ -19,7 +19,7 @@ def splits(cache):
     return glyphs.load(cache=cache)
 
 
-def test_hundreds_of_classes_of_twenty(splits):
+def test_split_sizes_and_examples_per_class(splits):
     assert [part.classes for part in splits] == [663, 85, 152]
     for part in splits:
         assert part.shape == (28, 28, 1)
@@ -27,14 +27,14 @@ def test_hundreds_of_classes_of_twenty(splits):
         assert set(part.counts.tolist()) == {20}
 
 
-def test_scripts_are_in_one_part_only(splits):
+def test_each_script_is_in_one_part(splits):
     scripts = [{name.split("/")[0] for name in part.names} for part in splits]
     assert scripts[2] == {"Cyrillic", "Armenian", "Georgian", "Hebrew"}
     assert not scripts[0] & scripts[1]
     assert not scripts[2] & (scripts[0] | scripts[1])
 
 
-def test_no_two_classes_share_a_shape():
+def test_class_shapes_are_distinct():
     names = [class_splits.names("glyphs", part) for part in class_splits.PARTS]
     overlap = glyph_classes._overlaps([int(name.split("+")[1], 16) for part in names for name in part])
     np.fill_diagonal(overlap, 0)
@@ -49,7 +49,7 @@ def test_no_two_classes_share_a_shape():
     assert lookalikes[0, 3] < 0.8
 
 
-def test_a_small_choice_leaves_out_lookalikes(monkeypatch):
+def test_choose_excludes_lookalikes(monkeypatch):
     scripts = {"train": ("Coptic",), "validation": ("Hebrew",), "test": ("Lisu",)}
     monkeypatch.setattr(glyph_classes, "SCRIPTS", scripts)
     chosen = glyph_classes.choose()
@@ -66,7 +66,7 @@ def test_a_small_choice_leaves_out_lookalikes(monkeypatch):
     assert len(codes) < everything  # Lisu has rotated twins of its own
 
 
-def test_glyphs_are_whole_visible_and_centred(splits):
+def test_glyphs_are_uncropped_visible_and_centred(splits):
     for part in splits:
         ink = part.examples[..., 0].astype(np.float32) / 255
         amount = ink.mean((1, 2))
@@ -79,7 +79,7 @@ def test_glyphs_are_whole_visible_and_centred(splits):
         assert np.abs(centre.mean(1)).max() < 1.0
 
 
-def test_drawers_vary_yet_belong_together(splits):
+def test_drawers_vary_within_recognisable_classes(splits):
     """Nearest neighbour on raw pixels, 5 ways 1 shot: far above chance, far below all."""
     test, rng = splits.test, np.random.default_rng(0)
     pictures = test.examples.reshape(test.classes, 20, -1).astype(np.float32)
@@ -92,7 +92,7 @@ def test_drawers_vary_yet_belong_together(splits):
     assert 0.4 < np.mean(hits) < 0.85
 
 
-def test_the_same_arguments_give_the_same_pictures(monkeypatch, tmp_path):
+def test_images_are_determined_by_arguments(monkeypatch, tmp_path):
     few = {part: class_splits.names("glyphs", part)[:4] for part in class_splits.PARTS}
     monkeypatch.setattr(class_splits, "names", lambda split, part: few[part])
     first, again, other, larger = (
@@ -104,23 +104,23 @@ def test_the_same_arguments_give_the_same_pictures(monkeypatch, tmp_path):
     assert larger.examples.shape == (24, 40, 40, 1)
 
 
-def test_warm_is_fast(cache, splits):
+def test_cached_load_is_fast(cache, splits):
     start = time.perf_counter()
     glyphs.load(cache=cache)
     assert time.perf_counter() - start < 1
 
 
 @pytest.mark.parametrize("bad", [{"size": 4}, {"drawers": 0}, {"size": 1000}])
-def test_bad_arguments_are_told(bad):
+def test_invalid_arguments_raise(bad):
     with pytest.raises(InnerloopError, match="size must be between 8 and 256 and drawers"):
         glyphs.load(**bad)
 
 
-def test_a_missing_font_is_told(monkeypatch, tmp_path):
+def test_missing_font_raises(monkeypatch, tmp_path):
     monkeypatch.setattr("matplotlib.get_data_path", lambda: str(tmp_path))
     with pytest.raises(InnerloopError, match="a font of matplotlib is missing"):
         glyph_fonts._path("DejaVuSans")
 
 
-def test_an_empty_character_is_an_empty_bitmap():
+def test_blank_character_has_empty_bitmap():
     assert glyph_fonts.bitmap(0x20, "DejaVuSans", 28).sum() == 0

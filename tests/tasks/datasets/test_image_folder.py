@@ -8,7 +8,7 @@ from innerloop.tasks.datasets import image_folder
 TEN = {f"class{i}": 2 + i % 3 for i in range(10)}
 
 
-def test_classes_are_split_in_the_given_parts(tmp_path, picture_tree):
+def test_classes_are_split_by_default_fractions(tmp_path, picture_tree):
     picture_tree(tmp_path, TEN)
     splits = image_folder.load(tmp_path)
     assert [part.classes for part in splits] == [6, 2, 2]
@@ -17,28 +17,28 @@ def test_classes_are_split_in_the_given_parts(tmp_path, picture_tree):
     assert {n: c for part in splits for n, c in zip(part.names, part.counts.tolist(), strict=True)} == TEN
 
 
-def test_pictures_stay_with_their_class(tmp_path, picture_tree):
+def test_images_keep_their_class(tmp_path, picture_tree):
     picture_tree(tmp_path, TEN)
     for part in image_folder.load(tmp_path):
         for i, name in enumerate(part.names):
             assert part.rows(i)[:, 0, 0, 0].tolist() == [10 * int(name[5:]) + n for n in range(TEN[name])]
 
 
-def test_the_split_follows_the_seed(tmp_path, picture_tree):
+def test_split_is_determined_by_seed(tmp_path, picture_tree):
     picture_tree(tmp_path, TEN)
     first, again, other = (image_folder.load(tmp_path, seed=seed).test.names for seed in (0, 0, 1))
     assert first == again
     assert first != other
 
 
-def test_every_part_has_a_class_even_of_three(tmp_path, picture_tree):
+def test_three_classes_give_one_per_part(tmp_path, picture_tree):
     picture_tree(tmp_path, {"a": 1, "b": 1, "c": 1})
     for split in [(0.9, 0.05, 0.05), (0.05, 0.9, 0.05), (0.05, 0.05, 0.9)]:
         assert [part.classes for part in image_folder.load(tmp_path, split=split)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("validation", ["validation", "val"])
-def test_given_parts_are_used_as_they_are(tmp_path, picture_tree, validation):
+def test_existing_part_folders_are_used(tmp_path, picture_tree, validation):
     picture_tree(tmp_path / "train", {"a": 2, "b": 1})
     picture_tree(tmp_path / validation, {"c": 2})
     picture_tree(tmp_path / "test", {"d": 4})
@@ -47,7 +47,7 @@ def test_given_parts_are_used_as_they_are(tmp_path, picture_tree, validation):
     assert splits.test.counts.tolist() == [4]
 
 
-def test_a_class_in_two_parts_and_a_missing_part_are_told(tmp_path, picture_tree):
+def test_shared_class_or_missing_part_raises(tmp_path, picture_tree):
     picture_tree(tmp_path / "train", {"a": 1, "b": 1})
     picture_tree(tmp_path / "test", {"b": 1})
     with pytest.raises(InnerloopError, match="two of the three sets, got no folder .*validation"):
@@ -57,7 +57,7 @@ def test_a_class_in_two_parts_and_a_missing_part_are_told(tmp_path, picture_tree
         image_folder.load(tmp_path)
 
 
-def test_channels_follow_the_pictures_or_the_argument(tmp_path, picture_tree):
+def test_channels_follow_images_or_argument(tmp_path, picture_tree):
     picture_tree(tmp_path, {"a": 2, "b": 1, "c": 1}, mode="L")
     assert image_folder.read_classes(tmp_path).shape == (5, 6, 1)
     assert image_folder.read_classes(tmp_path, channels=3).shape == (5, 6, 3)
@@ -87,7 +87,7 @@ def test_sixteen_bit_grey_keeps_its_range(tmp_path):
     np.testing.assert_array_equal(image_folder.read_classes(tmp_path).examples[0, :, :, 0], ramp >> 8)
 
 
-def test_mixed_sizes_name_the_first_offender_unless_a_size_is_given(tmp_path, picture_tree):
+def test_mixed_sizes_raise_unless_size_is_given(tmp_path, picture_tree):
     picture_tree(tmp_path, {"a": 2, "b": 2, "c": 1})
     Image.new("RGB", (7, 5)).save(tmp_path / "b" / "00.png")
     with pytest.raises(InnerloopError, match=r"b.00\.png: must be 6 x 5 pixels .*, got 7 x 5; give `size`"):
@@ -96,7 +96,7 @@ def test_mixed_sizes_name_the_first_offender_unless_a_size_is_given(tmp_path, pi
 
 
 @pytest.mark.parametrize("given", [{}, {"size": 4, "channels": 3}])
-def test_unreadable_pictures_are_named(tmp_path, picture_tree, given):
+def test_unreadable_images_are_named(tmp_path, picture_tree, given):
     picture_tree(tmp_path, {"a": 2, "b": 2, "c": 1})
     bad = tmp_path / "b" / "01.png"
     whole = bad.read_bytes()
@@ -106,14 +106,14 @@ def test_unreadable_pictures_are_named(tmp_path, picture_tree, given):
             image_folder.load(tmp_path, **given)
 
 
-def test_a_picture_bomb_is_refused(tmp_path, picture_tree, monkeypatch):
+def test_decompression_bomb_is_rejected(tmp_path, picture_tree, monkeypatch):
     picture_tree(tmp_path, {"a": 1})
     monkeypatch.setattr("innerloop.tasks.io.images.PIXELS", 29)
     with pytest.raises(InnerloopError, match=r"00\.png: the image has more than 29 pixels"):
         image_folder.read_classes(tmp_path)
 
 
-def test_more_pictures_than_memory_holds_in_all(tmp_path, picture_tree, monkeypatch):
+def test_images_exceeding_memory_in_total_raise(tmp_path, picture_tree, monkeypatch):
     """Counted over the three sets together: each alone would fit."""
     picture_tree(tmp_path, {"a": 1, "b": 1, "c": 1})
     monkeypatch.setattr("innerloop.tasks.io.class_folders.largest", lambda: 2 * 6 * 5 * 3)
@@ -121,7 +121,7 @@ def test_more_pictures_than_memory_holds_in_all(tmp_path, picture_tree, monkeypa
         image_folder.load(tmp_path)
 
 
-def test_folders_without_classes_or_pictures_are_told(tmp_path, picture_tree):
+def test_folders_without_classes_or_images_raise(tmp_path, picture_tree):
     with pytest.raises(InnerloopError, match="must name an existing folder"):
         image_folder.load(tmp_path / "none")
     with pytest.raises(InnerloopError, match="contains no class folders"):
@@ -134,7 +134,7 @@ def test_folders_without_classes_or_pictures_are_told(tmp_path, picture_tree):
         image_folder.load(tmp_path)
 
 
-def test_small_classes_are_left_out_on_demand(tmp_path, picture_tree):
+def test_min_examples_drops_small_classes(tmp_path, picture_tree):
     """They are named; the split is that of the others, and a given set leaves its own out."""
     picture_tree(tmp_path / "a", TEN)
     with pytest.warns(
@@ -163,7 +163,7 @@ def test_small_classes_are_left_out_on_demand(tmp_path, picture_tree):
     ],
 )
 @pytest.mark.usefixtures("unchecked_types")
-def test_bad_arguments_are_told(tmp_path, picture_tree, bad):
+def test_invalid_arguments_raise(tmp_path, picture_tree, bad):
     picture_tree(tmp_path, TEN)
     with pytest.raises(InnerloopError, match=f"{next(iter(bad))}.* must be"):
         image_folder.load(tmp_path, **bad)

@@ -61,17 +61,17 @@ def test_both_layouts_are_read(layout, request):
 
 
 @partial
-def test_the_default_size_is_84(folders):
+def test_default_size_is_84(folders):
     assert mini_imagenet.load(folders).train.shape == (84, 84, 3)
 
 
-def test_another_number_of_classes_is_told_in_a_warning(folders):
+def test_incomplete_dataset_warns(folders):
     with pytest.warns(UserWarning, match="not all of mini-ImageNet: 3 / 2 / 1 classes of 3 to 3 images"):
         mini_imagenet.load(folders, size=8)
 
 
 @partial
-def test_a_changed_file_is_read_again(folders):
+def test_changed_file_invalidates_cache(folders):
     before = mini_imagenet.load(folders, size=8).test.examples
     Image.new("RGB", (50, 50), (255, 255, 255)).save(folders / "test" / "n06" / "n06_0.jpg")
     with pytest.warns(UserWarning, match="another source"):
@@ -82,14 +82,14 @@ def test_a_changed_file_is_read_again(folders):
 
 
 @partial
-def test_a_second_load_reads_no_picture(folders, monkeypatch):
+def test_second_load_reads_only_the_cache(folders, monkeypatch):
     first = mini_imagenet.load(folders, size=8)
     monkeypatch.setattr("innerloop.tasks.io.class_folders.open_image", None)
     np.testing.assert_array_equal(mini_imagenet.load(folders, size=8).train.examples, first.train.examples)
 
 
 @partial
-def test_pictures_decoded_by_an_older_version_are_not_used(folders, empty_cache):
+def test_cache_of_older_version_is_ignored(folders, empty_cache):
     """Version 1 dropped transparency and orientation; its entries have the same source."""
     right = mini_imagenet.load(folders, size=8).test.examples.copy()
     (entry,) = (empty_cache / "arrays").glob("*.npy")
@@ -103,14 +103,14 @@ def test_pictures_decoded_by_an_older_version_are_not_used(folders, empty_cache)
     np.testing.assert_array_equal(mini_imagenet.load(folders, size=8).test.examples, right)
 
 
-def test_neither_layout_says_what_to_get(tmp_path):
+def test_unknown_layout_error_explains_how_to_get_data(tmp_path):
     with pytest.raises(
         InnerloopError, match="neither of the usual layouts.*make mini-ImageNet from ImageNet"
     ):
         mini_imagenet.load(tmp_path / "none")
 
 
-def test_bad_tables_are_told(tables):
+def test_invalid_csv_tables_raise(tables):
     (tables / "val.csv").write_text("filename,label\nn0400000000.jpg,n01\n")
     with pytest.raises(InnerloopError, match="class 'n01' is in two of the sets"):
         mini_imagenet.load(tables)
@@ -129,7 +129,7 @@ def test_bad_tables_are_told(tables):
 
 
 @partial
-def test_an_unreadable_picture_is_named(folders):
+def test_unreadable_image_is_named(folders):
     (folders / "val" / "n05" / "n05_1.jpg").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(InnerloopError, match=r"n05_1\.jpg: is not a readable image"):
         mini_imagenet.load(folders, size=8)

@@ -37,13 +37,13 @@ def small(tmp_path, zip_of, monkeypatch, empty_cache):
     return make
 
 
-def test_pictures_that_are_not_omniglots_are_refused(small):
+def test_images_with_wrong_checksum_raise(small):
     small()
     with pytest.raises(InnerloopError, match="not Omniglot's, got sha256"):
         omniglot.load()
 
 
-def test_ink_is_white_on_black_after_an_antialiased_shrink(small, monkeypatch):
+def test_ink_is_white_on_black_and_antialiased(small, monkeypatch):
     small()
     monkeypatch.setattr(omniglot, "_check", lambda *_: None)
     data = omniglot._build(28, "lanczos", None)
@@ -56,7 +56,7 @@ def test_ink_is_white_on_black_after_an_antialiased_shrink(small, monkeypatch):
     assert np.unique(omniglot._build(28, "nearest", None).examples).tolist() == [0, 255]
 
 
-def test_a_picture_too_many_is_told(small):
+def test_extra_image_raises(small):
     small(**{"0001_03": page()})
     with pytest.raises(InnerloopError, match="needs 2 characters of 2 images, got 2 characters, 6 images"):
         omniglot.load()
@@ -71,7 +71,7 @@ def test_a_picture_too_many_is_told(small):
         (b"text", r"0001_03\.png: is not a readable image"),
     ],
 )
-def test_a_bad_picture_inside_is_named(small, content, message):
+def test_invalid_image_in_archive_is_named(small, content, message):
     small(**{"0001_03": content})
     with pytest.raises(InnerloopError, match=message):
         omniglot.load()
@@ -79,13 +79,13 @@ def test_a_bad_picture_inside_is_named(small, content, message):
 
 @pytest.mark.parametrize("bad", [{"split": "none"}, {"size": 0}, {"resample": "cubic"}])
 @pytest.mark.usefixtures("unchecked_types")
-def test_bad_arguments_are_told(bad):
+def test_invalid_arguments_raise(bad):
     with pytest.raises(InnerloopError, match="omniglot.load"):
         omniglot.load(**bad)
 
 
 @pytest.mark.data
-def test_the_real_set_cold_then_warm(real_data):
+def test_real_data_loads_and_reloads_quickly(real_data):
     splits = omniglot.load()
     start = time.process_time()
     again = omniglot.load()
@@ -99,7 +99,7 @@ def test_the_real_set_cold_then_warm(real_data):
 
 
 @pytest.mark.data
-def test_the_background_split_tests_on_the_evaluation_alphabets(real_data):
+def test_background_split_tests_on_evaluation_alphabets(real_data):
     splits = omniglot.load("background")
     assert [part.classes for part in splits] == [869, 95, 659]
     alphabets = [{name.split("/")[0] for name in part.names} for part in splits]
@@ -109,7 +109,7 @@ def test_the_background_split_tests_on_the_evaluation_alphabets(real_data):
 
 
 @pytest.mark.data
-def test_labels_belong_to_their_pictures(real_data):
+def test_labels_match_images(real_data):
     """Nearest neighbour on raw pixels, 5 ways 1 shot: about 43 % where chance is 20 %."""
     test, rng = omniglot.load("background").test, np.random.default_rng(0)
     pictures = test.examples.reshape(test.classes, 20, -1).astype(np.float32)

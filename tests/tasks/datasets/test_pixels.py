@@ -69,7 +69,7 @@ PLTE = (b"PLTE", PALETTE.tobytes())
 
 
 @pytest.mark.parametrize("background", [WHITE, TEAL])
-def test_transparency_shows_the_background(background):
+def test_transparency_is_composited_on_background(background):
     check(packed(Image.fromarray(stacked(COLOUR, ALPHA))), over(COLOUR, ALPHA, background), background)
     check(
         packed(Image.fromarray(stacked(GREY, ALPHA), "LA")),
@@ -78,7 +78,7 @@ def test_transparency_shows_the_background(background):
     )
 
 
-def test_a_black_icon_on_transparency_is_not_all_black():
+def test_black_icon_on_transparent_background_is_visible():
     """Under transparent pixels lies black, too."""
     icon = np.zeros((4, 4, 4), np.uint8)
     icon[1:3, 1:3, 3] = 255
@@ -87,14 +87,14 @@ def test_a_black_icon_on_transparency_is_not_all_black():
     assert (shown(packed(Image.fromarray(icon)), 1) == expected).all()
 
 
-def test_grey_with_transparency_stays_grey_on_white():
+def test_grey_alpha_on_white_stays_one_channel():
     image = open_image(packed(Image.fromarray(stacked(GREY, ALPHA), "LA")), "x")
     assert channels_of(image) == 1
     exact = over(GREY[..., None].astype(float), ALPHA, (255,))  # pyright: ignore[reportArgumentType]
     np.testing.assert_array_equal(to_array(image, None, 1), exact)
 
 
-def test_palettes():
+def test_palette_colours_and_transparency():
     """Plain, with one transparency for each colour, and with one colour that is transparent."""
     colour = PALETTE[CHOSEN]
     plain = png(CHOSEN.tobytes(), 8, 3, (4, 3), PLTE)
@@ -111,7 +111,7 @@ def test_palettes():
     assert channels_of(open_image(plain, "x")) == 3
 
 
-def test_a_palette_with_a_layer_of_transparency():
+def test_palette_with_alpha_channel():
     """Pillow's mode PA, which no file has; a user may have it in memory."""
     image = Image.fromarray(CHOSEN, "P")
     image.putpalette(PALETTE.tobytes())
@@ -121,7 +121,7 @@ def test_a_palette_with_a_layer_of_transparency():
     np.testing.assert_allclose(to_array(image, None, 3), over(PALETTE[CHOSEN], ALPHA), atol=1)
 
 
-def test_a_palette_that_is_damaged():
+def test_missing_palette_is_tolerated():
     """As Pillow leaves one of a hostile file: none at all. Such a picture may be of any colour."""
     image = Image.fromarray(CHOSEN, "P")
     image.palette = None
@@ -129,7 +129,7 @@ def test_a_palette_that_is_damaged():
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
-def test_grey_of_few_bits_with_one_transparent_value(depth):
+def test_low_bit_depth_grey_with_transparent_value(depth):
     """The value is told in samples of the file; white is the largest of them."""
     maximum = 2**depth - 1
     samples = np.array([[0, maximum], [maximum // 2, maximum]])
@@ -142,7 +142,7 @@ def test_grey_of_few_bits_with_one_transparent_value(depth):
         np.testing.assert_array_equal(shown(file, 1)[..., 0], expected)
 
 
-def test_sixteen_bits():
+def test_sixteen_bit_samples_keep_high_byte():
     """Grey, grey with transparency and colour keep the high byte of each sample, whatever is transparent."""
     deep = RNG.integers(0, 65536, (3, 4)).astype(">u2")
     plain = png(deep.tobytes(), 16, 0, (4, 3))
@@ -163,27 +163,27 @@ def test_sixteen_bits():
     check(png(both.tobytes(), 16, 6, (4, 3)), over(colour >> 8, alpha >> 8))
 
 
-def test_sixteen_bits_of_grey_with_transparency_are_one_channel(tmp_path):
+def test_sixteen_bit_grey_alpha_has_one_channel(tmp_path):
     file = tmp_path / "x.png"
     file.write_bytes(png(struct.pack(">HH", 9, 65535), 16, 4, (1, 1)))
     assert peek(file) == (1, 1, 1)
 
 
-def test_colour_with_one_transparent_colour():
+def test_rgb_with_transparent_colour():
     file = png(COLOUR.tobytes(), 8, 2, (4, 3), (b"tRNS", struct.pack(">HHH", *COLOUR[0, 1])))
     expected = COLOUR.astype(float)
     expected[0, 1] = 255
     check(file, expected)
 
 
-def test_bilevel():
+def test_bilevel_image_becomes_black_and_white():
     values = np.array([[True, False], [False, True]])
     content = packed(Image.fromarray(values))
     np.testing.assert_array_equal(shown(content, 1)[..., 0], 255 * values)
     assert channels_of(open_image(content, "x")) == 1
 
 
-def test_four_inks():
+def test_cmyk_is_converted_to_rgb():
     """Each ink takes its share of a colour, and black that of all; a JPEG has them inverted, as Adobe began it."""
     inks = RNG.integers(0, 256, (3, 4, 4)).astype(np.uint8)
     share = 1 - inks / 255.0
@@ -195,7 +195,7 @@ def test_four_inks():
 
 
 @pytest.mark.parametrize("mode", ["I", "F", "LAB"])
-def test_what_has_no_meaning_as_grey_or_colour_is_refused(mode):
+def test_unsupported_colour_modes_raise(mode):
     image = Image.new(mode, (2, 2))
     with pytest.raises(InnerloopError, match="an unsupported colour format"):
         open_image(packed(image, "TIFF"), "x")
@@ -214,7 +214,7 @@ TURNED = {
 """By EXIF: where the first row and the first column of what is stored are to be seen."""
 
 
-def test_what_the_orientations_mean():
+def test_orientation_table_matches_exif_specification():
     """EXIF 2.32: the 0th row is top, top, bottom, bottom, left, right, right, left; the 0th column left, right, ..."""
     stored = np.array([[1, 2, 3], [4, 5, 6]])
     sides = {
@@ -239,7 +239,7 @@ def oriented(array: np.ndarray, value: Any, kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
 @pytest.mark.parametrize("value", range(1, 9))
-def test_pictures_are_upright(tmp_path, kind, value):
+def test_exif_orientation_is_applied(tmp_path, kind, value):
     """The quarters of a picture have a shade each; the header tells the sides as they are seen."""
     shades = np.kron(np.array([[10, 90], [170, 250]], np.uint8), np.ones((8, 16), np.uint8))
     content = oriented(stacked(shades, shades, shades), value, kind)
@@ -252,7 +252,7 @@ def test_pictures_are_upright(tmp_path, kind, value):
 
 
 @pytest.mark.parametrize("value", range(1, 9))
-def test_deep_grey_and_palettes_are_upright(value):
+def test_exif_orientation_of_deep_grey_and_palette_png(value):
     """The orientation behind the pixels of a PNG counts too."""
     exif = b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHIHH", 0x0112, 3, 1, value, 0) + b"\0\0\0\0"
     deep = RNG.integers(0, 65536, (3, 4)).astype(">u2")
@@ -269,7 +269,7 @@ def chunk_of(content: bytes, name: bytes) -> bytes:
     return content[at : at + 12 + struct.unpack(">I", content[at : at + 4])[0]]
 
 
-def test_a_telephone_photo_of_several_pictures():
+def test_mpo_photo_uses_first_image_upright():
     """JPEG's extension MPO: the first of them, upright."""
     shades = np.kron(np.array([[10, 90], [170, 250]], np.uint8), np.ones((16, 16), np.uint8))
     exif = Image.Exif()
@@ -280,11 +280,11 @@ def test_a_telephone_photo_of_several_pictures():
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
-def test_an_orientation_that_is_none(value):
+def test_invalid_orientation_is_ignored(value):
     assert shown(oriented(GREY, value, "PNG"), 1)[..., 0].tolist() == GREY.tolist()
 
 
-def test_damaged_metadata_say_nothing(tmp_path):
+def test_damaged_exif_is_ignored(tmp_path):
     photo = oriented(np.full((8, 16, 3), 90, np.uint8), 6, "JPEG")
     damaged = photo.replace(b"Exif\0\0MM", b"Exif\0\0XY").replace(b"Exif\0\0II", b"Exif\0\0XY")
     assert damaged != photo
@@ -319,7 +319,7 @@ def warns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PIL.TiffImagePlugin.TiffImageFile, "load_end", load_end)
 
 
-def test_warnings_of_pillow_are_one_line(tree, monkeypatch):
+def test_pillow_warnings_are_summarised(tree, monkeypatch):
     warns(tree, monkeypatch)
     with pytest.warns(
         UserWarning, match=r"Pillow warned about 7 images.*the first: .*0\.tif: odd metadata"
@@ -331,7 +331,7 @@ def test_warnings_of_pillow_are_one_line(tree, monkeypatch):
     assert len(met) == 1
 
 
-def test_the_background_is_an_option_of_every_reader(tree, tmp_path):
+def test_every_reader_accepts_background(tree, tmp_path):
     expected = {"white": [255, 255, 255], "#008080": [0, 128, 128]}
     for name, colour in expected.items():
         readers = {
@@ -347,7 +347,7 @@ def test_the_background_is_an_option_of_every_reader(tree, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "whitish", "#12", "#ffffff80", "rgb(999,0,0)", "x" * 300])
-def test_colours_that_are_none(tree, name):
+def test_invalid_background_colours_raise(tree, name):
     for read in (image_folder.load, image_folder.read_classes):
         with pytest.raises(InnerloopError, match="background: is not a colour, got .*give a name such as"):
             read(tree, background=name)

@@ -23,7 +23,7 @@ def csv(tmp_path):
     return write
 
 
-def test_numbers_text_and_missing_values_of_csv(csv):
+def test_csv_numbers_text_and_missing_values(csv):
     found = table_files.read(csv('a,b,c\n1,x,NA\n,"y, z",2e3\n\n-3.5, nan ,null\n'))
     assert found["a"].tolist()[::2] == [1.0, -3.5]
     assert np.isnan(found["a"][1])
@@ -32,7 +32,7 @@ def test_numbers_text_and_missing_values_of_csv(csv):
     assert np.isnan(found["c"][[0, 2]]).all()
 
 
-def test_columns_that_are_wanted_and_columns_of_text(csv):
+def test_column_selection_and_text_columns(csv):
     found = table_files.read(csv("a,b,c\n01,2,3\n1,2,3\n"), ["a", "b"], text=["a"])
     assert list(found) == ["a", "b"]
     assert found["a"].tolist() == ["01", "1"]
@@ -41,7 +41,7 @@ def test_columns_that_are_wanted_and_columns_of_text(csv):
         table_files.read(csv("a,b,c\n1,2,3\n"), ["a", "z"])
 
 
-def test_a_hundred_thousand_columns_are_checked_at_once(csv):
+def test_duplicate_names_are_found_quickly_in_wide_tables(csv):
     """Not each of them against all others, which would take an hour."""
     names = [f"c{i}" for i in range(200_000)]
     assert len(table_files.read(csv(",".join(names) + "\n"))) == len(names)
@@ -56,7 +56,7 @@ def test_codes_with_underscores_are_text(csv):
     assert found["b"].tolist() == [1.0, 2.0]
 
 
-def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+def test_byte_order_mark_is_stripped(tmp_path):
     (tmp_path / "a.csv").write_bytes("\ufeffa,b\n1,2\n".encode())
     assert list(table_files.read(tmp_path / "a.csv")) == ["a", "b"]
 
@@ -75,12 +75,12 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
         ('a,b\n"1,2\n', "is not a CSV table"),
     ],
 )
-def test_csv_that_is_wrong(csv, text, message):
+def test_malformed_csv_raises(csv, text, message):
     with pytest.raises(InnerloopError, match=rf"a\.csv: {message}"):
         table_files.read(csv(text))
 
 
-def test_a_table_of_too_many_values(csv, monkeypatch):
+def test_oversized_csv_raises(csv, monkeypatch):
     monkeypatch.setattr(table_files, "CELLS", 5)
     with pytest.raises(InnerloopError, match=r"must have at most 5 values"):
         table_files.read(csv("a,b\n1,2\n3,4\n5,6\n"))
@@ -89,13 +89,13 @@ def test_a_table_of_too_many_values(csv, monkeypatch):
         table_files.read(csv("a,b\n1,2\n"))
 
 
-def test_a_pipe_is_no_table(tmp_path):
+def test_fifo_is_rejected(tmp_path):
     os.mkfifo(tmp_path / "a.csv")
     with pytest.raises(InnerloopError, match="must be a regular file, got a FIFO"):
         table_files.read(tmp_path / "a.csv")
 
 
-def test_parquet_without_its_library(tmp_path, monkeypatch):
+def test_parquet_without_pyarrow_suggests_installation(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     (tmp_path / "a.parquet").write_bytes(b"")
     with pytest.raises(
@@ -116,7 +116,7 @@ def parquet(tmp_path):
     return write
 
 
-def test_numbers_text_and_missing_values_of_parquet(parquet):
+def test_parquet_numbers_text_and_missing_values(parquet):
     columns = {
         "a": pd.array([1, None, 3], "Int64"),
         "b": pd.Categorical(["x", None, "y"]),
@@ -130,7 +130,7 @@ def test_numbers_text_and_missing_values_of_parquet(parquet):
     assert np.isnan(found["e"][1])
 
 
-def test_long_numbers_of_parquet_are_names(parquet):
+def test_parquet_large_integers_are_exact_as_text(parquet):
     """As float64 they would be one."""
     path = parquet({"a": pd.array([2**53, 2**53 + 1, None], "Int64"), "b": [2**53, 2**53 + 1, 1]})
     found = table_files.read(path, text=["a", "b"])
@@ -138,7 +138,7 @@ def test_long_numbers_of_parquet_are_names(parquet):
     assert found["b"].tolist() == ["9007199254740992", "9007199254740993", "1"]
 
 
-def test_parquet_columns_of_other_kinds_are_refused_where_they_are_wanted(parquet):
+def test_selected_parquet_columns_of_other_types_raise(parquet):
     path = parquet({"a": [1.0], "day": [datetime.datetime(2024, 1, 1)]})
     assert list(table_files.read(path, ["a"])) == ["a"]
     with pytest.raises(InnerloopError, match="no column with this name, got 'z'; choose among: a, day"):
@@ -147,7 +147,7 @@ def test_parquet_columns_of_other_kinds_are_refused_where_they_are_wanted(parque
         table_files.read(path)
 
 
-def test_a_parquet_table_of_too_many_values_is_refused_by_its_header(parquet, monkeypatch):
+def test_oversized_parquet_raises(parquet, monkeypatch):
     path = parquet({"a": np.zeros(1000)})
     monkeypatch.setattr(table_files, "CELLS", 999)
     with pytest.raises(InnerloopError, match="must have at most 999 values, got 1000"):
@@ -160,7 +160,7 @@ def test_a_parquet_table_of_too_many_values_is_refused_by_its_header(parquet, mo
     cut=st.integers(0, 400),
     kind=st.sampled_from(["csv", "parquet", "damaged"]),
 )
-def test_any_bytes_are_a_table_or_an_error(tmp_path, content, cut, kind):
+def test_arbitrary_bytes_give_table_or_error(tmp_path, content, cut, kind):
     path = tmp_path / f"any.{'csv' if kind == 'csv' else 'parquet'}"
     if kind != "csv":
         pytest.importorskip("pyarrow")

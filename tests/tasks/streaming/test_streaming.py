@@ -85,7 +85,7 @@ def readers():
     return [t for t in threading.enumerate() if t.name == "innerloop-read-ahead"]
 
 
-def test_tasks_are_those_of_resident_episodes(classes, episodes):
+def test_read_matches_resident_episodes(classes, episodes):
     assert isinstance(classes.examples, np.memmap)
     resident, state = Episodes(classes, 3, 2, 2), fresh()
     sample_all = jax.jit(lambda keys: jax.lax.map(resident.sample, keys))
@@ -101,7 +101,7 @@ def test_tasks_are_those_of_resident_episodes(classes, episodes):
             np.testing.assert_array_equal(got.targets[i], want.targets)
 
 
-def test_support_and_query_are_disjoint_and_of_the_drawn_classes(classes):
+def test_support_and_query_are_disjoint_and_share_classes(classes):
     sampler = EpisodeRows(classes, 3, 2, 2)
     tasks = jax.lax.map(sampler.sample, jax.random.split(jax.random.key(3), 300))
     owner = np.repeat(np.arange(6), COUNTS)
@@ -114,7 +114,7 @@ def test_support_and_query_are_disjoint_and_of_the_drawn_classes(classes):
         assert len({c for _, c in pairs}) == 3
 
 
-def test_training_streamed_is_training_resident(classes, episodes):
+def test_streamed_training_matches_resident_training(classes, episodes):
     mesh = task_mesh(4, jax.devices()[:1])
     resident = outer.OuterLoop(ALGORITHM, OPTIMIZER, Episodes(classes, 3, 2, 2), meta_batch=4, mesh=mesh)
     want, got = fresh(), fresh()
@@ -127,7 +127,7 @@ def test_training_streamed_is_training_resident(classes, episodes):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), want.params, got.params)
 
 
-def test_goes_on_at_any_step(episodes):
+def test_run_resumes_at_any_step(episodes):
     with streamed(episodes) as loop:
         whole, _ = loop.run(fresh(), 4)
     with streamed(episodes) as loop:
@@ -158,14 +158,14 @@ def test_chunks_and_devices_do_not_change_the_tasks(episodes):
     np.testing.assert_allclose(want.outer_loss, got.outer_loss, rtol=1e-5)
 
 
-def test_the_reader_ends_with_the_block_and_with_an_error(episodes):
+def test_reader_stops_at_context_exit(episodes):
     with streamed(episodes) as loop:
         loop.run(fresh(), 3)
         assert len(readers()) == 1
     assert not readers()
 
 
-def test_an_error_of_the_user_ends_the_reader(episodes):
+def test_reader_stops_on_user_error(episodes):
     def broken():
         with streamed(episodes) as loop:
             loop.run(fresh(), 3)
@@ -175,7 +175,7 @@ def test_an_error_of_the_user_ends_the_reader(episodes):
     assert not readers()
 
 
-def test_leaving_before_the_first_step(episodes):
+def test_context_exit_before_first_step_leaves_no_reader(episodes):
     with streamed(episodes):
         pass
     assert not readers()
@@ -202,7 +202,7 @@ def watched(episodes, **options):
     return episodes
 
 
-def test_what_the_reader_met_is_raised(episodes):
+def test_reader_error_is_raised_on_every_run(episodes):
     episodes = watched(episodes, fail_at=4)  # two reads a block: the third block fails
     with StreamedOuterLoop(ALGORITHM, OPTIMIZER, episodes, meta_batch=4) as loop:
         state, _ = loop.run(fresh(), 1)
@@ -213,7 +213,7 @@ def test_what_the_reader_met_is_raised(episodes):
     assert not readers()
 
 
-def test_reading_ahead_is_bounded(episodes):
+def test_prefetch_is_bounded(episodes):
     episodes = watched(episodes)
     with StreamedOuterLoop(ALGORITHM, OPTIMIZER, episodes, meta_batch=4, prefetch=3) as loop:
         loop.run(fresh(), 1)
@@ -225,7 +225,7 @@ def test_reading_ahead_is_bounded(episodes):
         assert len(episodes.examples.read) == 10
 
 
-def test_the_map_is_never_loaded_whole(tmp_path):
+def test_memory_map_is_never_fully_loaded(tmp_path):
     megabyte, classes = 2**20, 64
     counts = np.full(classes, 4096, np.int32)
     path = tmp_path / "large.npy"  # 256 MB on paper, a hole on disk
@@ -246,7 +246,7 @@ def test_the_map_is_never_loaded_whole(tmp_path):
     assert peak < 16 * megabyte
 
 
-def test_reading_goes_on_while_the_device_computes(episodes):
+def test_reading_overlaps_with_computation(episodes):
     """Slow reads and slow steps side by side take the longer of the two, not their sum."""
 
     def slow(x):
@@ -279,7 +279,7 @@ class Interrupted:
         raise KeyboardInterrupt
 
 
-def test_a_call_that_was_interrupted_reads_the_same_again(episodes):
+def test_interrupted_run_can_be_repeated(episodes):
     with streamed(episodes) as loop:
         whole, _ = loop.run(fresh(), 4)
     with streamed(episodes) as loop:
@@ -293,7 +293,7 @@ def test_a_call_that_was_interrupted_reads_the_same_again(episodes):
     jax.tree.map(np.testing.assert_array_equal, whole.params, again.params)
 
 
-def test_the_reader_ends_with_its_loop(episodes):
+def test_reader_stops_when_loop_is_garbage_collected(episodes):
     """A loop without `with` that is built again in a notebook must not keep its thread and blocks."""
     gc.collect()
     loop, before = streamed(episodes), readers()
@@ -305,7 +305,7 @@ def test_the_reader_ends_with_its_loop(episodes):
     assert not reader.is_alive()
 
 
-def test_errors_say_what_to_do(classes, episodes):
+def test_invalid_arguments_raise(classes, episodes):
     with pytest.raises(InnerloopError, match="7 ways need as many classes, got 6"):
         StreamedEpisodes(classes, 7, 1, 1)
     with pytest.raises(InnerloopError, match="of every class, got 5 of 'c'"):
@@ -321,7 +321,7 @@ def test_errors_say_what_to_do(classes, episodes):
         pass
 
 
-def test_draws_on_the_device_where_there_is_no_cpu(episodes, monkeypatch):
+def test_read_falls_back_to_device_without_cpu_backend(episodes, monkeypatch):
     real = jax.local_devices
 
     def without_cpu(*args, backend=None, **keywords):
