@@ -25,7 +25,7 @@ HEAVY = (
 )
 
 
-TYPES = ("LossFn", "Params", "Score", "Selection")
+TYPES = ("LossFn", "MaybeKey", "Params", "Score", "Selection")
 """Names for types of more than one class, which have no name of their own."""
 
 

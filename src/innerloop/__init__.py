@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from innerloop.engine.evaluate import Score as Score
     from innerloop.engine.evaluate import evaluate as evaluate
     from innerloop.engine.inner import InnerLoop as InnerLoop
+    from innerloop.engine.keys import MaybeKey as MaybeKey
     from innerloop.engine.loss import Adapted as Adapted
     from innerloop.engine.loss import Loss as Loss
+    from innerloop.engine.loss import params_of as params_of
+    from innerloop.engine.loss import with_params as with_params
     from innerloop.engine.meta_state import MetaState as MetaState
     from innerloop.engine.outer import OuterLoop as OuterLoop
     from innerloop.engine.outer import StepInfo as StepInfo
@@ -108,7 +111,8 @@ PUBLIC = {
     "engine.diagnosis": ("Diverged",),
     "engine.evaluate": ("evaluate", "Score"),
     "engine.inner": ("InnerLoop",),
-    "engine.loss": ("Adapted", "Loss"),
+    "engine.keys": ("MaybeKey",),
+    "engine.loss": ("Adapted", "Loss", "params_of", "with_params"),
     "engine.meta_state": ("MetaState",),
     "engine.outer": ("OuterLoop", "StepInfo"),
     "engine.persistent_adam": ("persistent_adam",),

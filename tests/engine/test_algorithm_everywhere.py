@@ -198,7 +198,7 @@ def test_described_names_algorithm(spec: AlgorithmSpec):
     assert name in spec.title.lower().split()[0]
     selected = {"body": "all but head"}.get(spec.adapts, spec.adapts)
     assert (told["inner_steps"], told["adapts"]) == (STEPS, selected)
-    assert told.get("inner_step_size") == (None if spec.learns_rates else RATE)
+    assert told["inner_step_size"] == (1.0 if spec.learns_rates else RATE)
     assert ("rates" in told) == spec.learns_rates
 
 

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from innerloop.algorithms import maml
+from innerloop.algorithms.maml import MAML
 from innerloop.engine import meta_state, outer, task_draws
 from innerloop.engine.counted_scan import scan_up_to
 from innerloop.engine.inner import InnerLoop
@@ -63,6 +64,23 @@ def test_results_are_bit_identical_across_dispatch_lengths(six):
     assert int(state.step) == 6
     assert info.outer_loss.shape == info.grad_norm.shape == (6,)
     assert info.inner_losses.shape == (6, 1)
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_meta_gradient_is_traced_once(chunk: int):
+    traced = []
+
+    class Counted(MAML):
+        def meta_grad(self, meta_params, task, *, key=None):
+            traced.append(chunk)
+            return super().meta_grad(meta_params, task, key=key)
+
+    algorithm = Counted(ALGORITHM.loss_fn, ALGORITHM.inner)
+    counted = outer.OuterLoop(algorithm, OPTIMIZER, WAVES, meta_batch=4, chunk=chunk)
+    state = counted.init(fresh()[0], jax.random.key(1))
+    traced.clear()
+    counted.run(state, 2)
+    assert traced == [chunk]
 
 
 CUTS = [(1, 5), (2, 2, 2), (5, 1), (6,)]

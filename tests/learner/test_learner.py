@@ -143,10 +143,14 @@ def test_prediction_uses_support_set_only_if_needed(normalized):
     sizes.clear()
     linear.predict(x[:5])  # traced again, for more queries
     assert sizes == [2]
-    learner = Learner(normalized.params, ALGORITHM).fit(x, number)
-    apply = lambda params, inputs: params(inputs)
-    with_all = predict(apply, learner.params_, learner.support_, x[:3].astype(np.float32), "inductive")
-    np.testing.assert_allclose(learner.predict_proba(x[:3]), jax.nn.softmax(with_all), rtol=1e-4)
+    counting = lambda params, inputs: inputs @ params + jnp.log(len(inputs)) * jnp.arange(3)
+    for params, apply in (
+        (normalized.params, lambda params, inputs: params(inputs)),
+        (jnp.zeros((4, 3)), counting),
+    ):
+        learner = Learner(params, maml(cross_entropy(apply), INNER)).fit(x, number)
+        with_all = predict(apply, learner.params_, learner.support_, x[:3].astype(np.float32), "inductive")
+        np.testing.assert_allclose(learner.predict_proba(x[:3]), jax.nn.softmax(with_all), rtol=1e-4)
 
 
 def test_transductive_prediction_depends_on_other_queries(normalized):

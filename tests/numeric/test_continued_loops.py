@@ -66,6 +66,14 @@ def test_continued_inner_loop_matches_uninterrupted_loop(loop):
     assert abs(whole[1]["body"]).max() > 1e-3
 
 
+def test_step_of_start_may_be_python_int():
+    params = jax.tree.map(jnp.asarray, PARAMS)
+    loop = LOOPS["minibatches"]
+    end = unroll(LOSS, loop, params, SUPPORT, key=KEY).end
+    seen = unroll(LOSS, loop, params, SUPPORT, lambda _, i: i, start=end._replace(step=2), key=KEY).observed
+    assert seen.tolist() == [2, 3]
+
+
 def test_unroll_rejects_start_state_of_different_loop():
     params = jax.tree.map(jnp.asarray, PARAMS)
     loop = InnerLoop(optax.adam(0.1), 0, select="head")

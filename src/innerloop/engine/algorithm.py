@@ -213,9 +213,8 @@ def described(algorithm: Algorithm) -> dict[str, object]:
     """The name of an algorithm, its inner steps with their size, what they adapt, and its own plain settings."""
     inner = algorithm.inner
     own = {field.name: getattr(algorithm, field.name) for field in fields(algorithm) if field.repr}
-    size = None if "rates" in own else inner.step_size  # learned rates multiply it
-    found = {"algorithm": type(algorithm).__name__, "inner_steps": inner.steps, "inner_step_size": size}
-    found |= {"adapts": in_words(inner.select)} | own
+    found = {"algorithm": type(algorithm).__name__, "inner_steps": inner.steps}
+    found |= {"inner_step_size": inner.step_size, "adapts": in_words(inner.select)} | own
     return {name: value for name, value in found.items() if isinstance(value, bool | int | float | str)}
 
 

@@ -34,7 +34,8 @@ def mean_in_chunks(one: Callable[[PyTree], PyTree], items: PyTree, chunk: int) -
     summed = lambda x: (in_memory_order(x) if jax.default_backend() == "gpu" else x).sum(0)
     # Integers and booleans, such as a mask, have a mean only as floats.
     as_float = lambda x: x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float)
-    in_floats = lambda item: jax.tree.map(as_float, one(item))
+    # Traced once, for the shapes and for the sum: tracing is a large part of what it takes to start.
+    in_floats = jax.jit(lambda item: jax.tree.map(as_float, one(item)), inline=True)
     wide = lambda item: jax.tree.map(at_least_float32, in_floats(item))
     first = lambda tree: jax.tree.map(lambda x: x[0], tree)
     shapes = jax.eval_shape(in_floats, first(items))

@@ -61,7 +61,7 @@ class Curve:
         """
         counted = lambda name, scores: scores if name == "return" else scores[:, -1:]
         broken = ~np.all([np.isfinite(counted(name, x)).all(1) for name, x in self.scores.items()], axis=0)
-        if "loss" not in self.scores:
+        if "loss" not in self.scores or not self.steps:
             return broken
         first, last = self.scores["loss"][:, 0], self.scores["loss"][:, -1]
         sound = np.isfinite(first) & np.isfinite(last)

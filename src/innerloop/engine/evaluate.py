@@ -48,9 +48,14 @@ def _task_curve(
         own = loss_key(key) if algorithm.random else None
         query_loss = lambda adapted, task: {"loss": algorithm.query_loss(adapted, task.query, key=own)}
         score = query_loss if given is None else given
-        if given is None and not jax.tree.leaves(task.query):
-            raise InnerloopError("evaluate", "these tasks have no query set", hint="pass `score=`")
-        shapes = score_shapes(score, start_shapes(algorithm, params, task), task)
+        try:
+            shapes = score_shapes(score, start_shapes(algorithm, params, task), task)
+        except InnerloopError as error:
+            if given is None and not jax.tree.leaves(task.query):
+                raise InnerloopError(
+                    "evaluate", "these tasks have no query set", hint="pass `score=`"
+                ) from error
+            raise
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
         def observe(adapted: Params, i: Array) -> dict[str, Array]:

@@ -97,7 +97,8 @@ def unroll(
         support: a pytree with a leading axis `support` on every leaf; for a stream, the axis of its items.
         observe: `observe(adapted, i)` is called after i = 0..k steps; the results are stacked.
         start: the `end` of an earlier trajectory, to go on from it (None: begin). Two loops of 4 steps are then one of
-            8: steps are counted on, for keys, minibatches and `observe`. A stream has to hold the further items alone.
+            8: steps are counted on, for keys, minibatches and `observe`, except by `last`, which counts those of each
+            loop. A stream has to hold the further items alone.
         key: the task's key, for a random loss.
 
     Raises:
@@ -156,7 +157,7 @@ def _continued(fresh: Carry, start: InnerState) -> tuple[Carry, Array]:
     if not isinstance(start, InnerState) or kinds(start.carry) != kinds(fresh):
         hint = "pass the `end` of a trajectory with the same parameters, loss, rule and `select`"
         raise InnerloopError("unroll", "`start` is not a state of this inner loop", hint=hint)
-    return start.carry, start.step
+    return start.carry, jnp.asarray(start.step)
 
 
 def _hoisted(

@@ -34,7 +34,8 @@ def verdict(check: "MetaGradientCheck", worst: str, cause: str = "") -> str:
 def _difference(check: "MetaGradientCheck", worst: str, cause: str) -> str:
     """How wrong a gradient is, and why or where to look."""
     suspects = (
-        "a custom derivative, or a kink inside the loss; jax.grad of the objective does not agree either"
+        "a custom derivative, or a kink inside the loss; jax.grad of the objective does not agree either, "
+        "or does not exist"
         if math.isnan(check.angle)
         else "a missing second derivative or another loss on the query set"
     )
