@@ -74,7 +74,7 @@ def test_mode_is_rejected_without_batch_normalisation(complaint, sinusoid_run):
 
 
 def test_output_shows_all_normalisation_modes(command, glyph_run):
-    out = command("evaluate", glyph_run, *FEW, "--normalization", "all", "--part", "validation")[1]
+    out = command("evaluate", glyph_run, *FEW, "--normalization", "all", "--split", "validation")[1]
     assert "accuracy, inductive" in out
     assert "normalisation transductive, inductive, support" in out
     assert "20 validation tasks" in out

@@ -33,6 +33,7 @@ def test_json_holds_the_settings(command):
 
 
 def test_unmatched_words_suggest_presets(complaint):
+    assert complaint("list", "", "sinusoids").startswith("innerloop: list: no preset's name contains")
     told = complaint("list", "image-net2")
     assert "no preset's name contains these words, got image-net2; did you mean imagenet?" in told
     assert "did you mean omniglot 5shot maml?" in complaint("list", "omniglt", "5shto", "maml")

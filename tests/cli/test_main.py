@@ -55,10 +55,10 @@ def test_help_wraps_to_terminal_width(command, monkeypatch):
         (("evaluate", "runs/a", "--tasks"), "--tasks: needs a value; see `innerloop evaluate --help`."),
         (("evaluate", "runs/a", "runs/b"), "evaluate: unexpected argument, got runs/b; see"),
         (
-            ("evaluate", "runs/a", "--part", "x"),
-            "--part: must be one of 'test', 'train', 'validation', got 'x'.",
+            ("evaluate", "runs/a", "--split", "x"),
+            "--split: must be one of 'test', 'train', 'validation', got 'x'.",
         ),
-        (("evaluate", "runs/a", "--part", "tset"), "got 'tset'; did you mean test?"),
+        (("evaluate", "runs/a", "--split", "tset"), "got 'tset'; did you mean test?"),
         (
             ("analyze", "x", "--only", "freeze,nil"),
             "got 'freeze,nil'; separate values by spaces, not by commas.",

@@ -81,14 +81,14 @@ def test_evaluate_measures_each_group_once(command, run):
     assert (record["shots"], record["queries"]) == (5, 10)
     assert not {"ways", "normalization", "queries_per_class"} & record.keys()
     assert record["curve"]["loss"]["mean"][-1] > 0
-    code, out, _ = command("evaluate", run, "--part", "train", "--shots", 2)
+    code, out, _ = command("evaluate", run, "--split", "train", "--shots", 2)
     assert code == 0
     assert "maml, at most 2 shots, mean squared error" in out
     assert (
         "over all 13 train groups of the table; at most 17 queries; unit: the variance of y over the training rows"
         in out
     )
-    told = command("evaluate", run, "--part", "train", "--tasks", 2)[1]
+    told = command("evaluate", run, "--split", "train", "--tasks", 2)[1]
     assert "over 2 of 13 train groups of the table" in told
 
 
@@ -177,7 +177,7 @@ def test_a_resumed_run_refuses_another_table(refused, table, tmp_path):
     path.write_bytes(table.read_bytes())
     assert main(["train", "table-maml", *words(path), *SETTINGS, "--folder", str(folder)]) == 0
     frame(seed=1).to_csv(path, index=False)
-    assert "set of the data changed since the run" in refused("train", "--resume", folder)
+    assert "of the data changed since the run" in refused("train", "--resume", folder)
 
 
 def test_other_table_is_scaled_like_training_table(command, run, table, tmp_path):
@@ -185,9 +185,8 @@ def test_other_table_is_scaled_like_training_table(command, run, table, tmp_path
     pd.read_csv(table).assign(sales=lambda rows: rows.sales * 2).to_csv(tmp_path / "other.csv", index=False)
     loss = lambda out: json.loads(out)["curve"]["loss"]["mean"][-1]
     own = loss(command("evaluate", run, "--json")[1])
-    with pytest.warns(
-        UserWarning, match="shops: the data differ from those of training .the train and the val"
-    ):
+    warning = r"the data differ from those of training \(the training, validation and test sets\)"
+    with pytest.warns(UserWarning, match=warning):
         other = command("evaluate", run, "--data-folder", tmp_path / "other.csv", "--json")[1]
     assert loss(other) > 3 * own
 

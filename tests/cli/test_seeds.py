@@ -76,6 +76,8 @@ def test_rerunning_command_continues_unfinished_seeds(command, complaint, two_se
     assert f"{two_seeds / 'seed-0'} is already finished." in again
     assert (two_seeds / "seed-2" / "weights.safetensors").is_file()
     assert (two_seeds / "seed-0" / "metrics.jsonl").stat().st_mtime_ns == before
+    less_memory = ("--outer.chunk", 1, "--folder", two_seeds, "--seeds", "0")
+    assert "already finished" in command("train", "sinusoid-maml", *SHORT, *less_memory)[1]
     words = ("train", "sinusoid-fomaml", *SHORT, "--folder", two_seeds, "--seeds", "0,2")
     assert "holds a run with other settings" in complaint(*words)
 

@@ -232,7 +232,7 @@ def test_unknown_option_raises_without_type_checker():
     script = (
         "import jax\nfrom innerloop import MLP, Conv4, Sinusoid\n"
         "key, image = jax.random.key(0), (16, 16, 1)\n"
-        "for make in (lambda: Sinusoid(1, 1, 'MAML'), lambda: MLP(1, 1, activation='gelu', key=key),\n"
+        "for make in (lambda: Sinusoid(1, 1, protocol='MAML'), lambda: MLP(1, 1, activation='gelu', key=key),\n"
         "             lambda: Conv4(5, image_shape=image, downsample='strided', key=key),\n"
         "             lambda: Conv4(5, image_shape=image, features='average', key=key)):\n"
         "    try:\n        make()\n    except ValueError as error:\n        print(error)\n"
@@ -273,6 +273,7 @@ def test_setting_without_effect_raises_unless_from_preset():
     """With another network too; a value of one's own is refused."""
     for config in PRESETS.values():
         check_effective(config)
+        check_effective(replace(config, name="mine"))
         check_effective(replace(config, model=replace(config.model, kind="mlp")))
     config = preset("mini-imagenet-5way-1shot-maml")
     with pytest.raises(InnerloopError, match=r"^model\.filters: the network `mlp` does not read it, got 7"):

@@ -237,7 +237,7 @@ LINES = (
     TRAIN,
     ("train", "--resume", "x"),
     ("list", "--json"),
-    ("evaluate", "x", "--tasks", "3", "--steps", "1", "--part", "test", "--json"),
+    ("evaluate", "x", "--tasks", "3", "--steps", "1", "--split", "test", "--json"),
     ("adapt", "x", "data", "--query", "a.png", "b.png", "--steps", "2"),
     ("analyze", "x", "--tasks", "2"),
     ("report", "x", "y", "--out", "z.html"),

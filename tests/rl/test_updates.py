@@ -9,6 +9,7 @@ import pytest
 
 from innerloop.algorithms import joint, maml, online_maml, reptile
 from innerloop.engine.inner import InnerLoop
+from innerloop.engine.loss import Loss
 from innerloop.errors import InnerloopError
 from innerloop.rl import (
     Categorical,
@@ -43,6 +44,7 @@ def objective(algorithm: Any, step: Any = STEPS["trpo"], chunk: int | None = Non
             maml(surrogates.ratio, INNER, outer_loss_fn=surrogates.dice),
             "weights .*, got dice; leave `outer_lo",
         ),
+        (maml(surrogates.ratio, INNER, outer_loss_fn=Loss(surrogates.dice)), "weights .*, got Loss"),
         (
             joint(surrogates.ratio, INNER, outer_loss_fn=surrogates.log_probability),
             "weights .*, got log_prob",
@@ -50,7 +52,7 @@ def objective(algorithm: Any, step: Any = STEPS["trpo"], chunk: int | None = Non
         (reptile(surrogates.ratio, INNER), "which this .* does not have, got Reptile; use gradient_update"),
         (online_maml(surrogates.ratio, INNER), "does not have, got OnlineMAML"),
     ],
-    ids=["dice", "log_probability", "reptile", "online_maml"],
+    ids=["dice", "Loss of dice", "log_probability", "reptile", "online_maml"],
 )
 def test_loss_without_importance_weights_raises(step: str, algorithm: Any, message: str):
     """Trust regions and several epochs need them."""

@@ -158,7 +158,7 @@ def test_test_split_key_equals_seed_key():
 
 
 def test_logged_validation_loss_matches_validation_split(finished: Path):
-    """The last value that was logged is that of `evaluate --part validation`, and so not of any test tasks."""
+    """The last value that was logged is that of `evaluate --split validation`, and so not of any test tasks."""
     loaded = training_trained.load_trained(finished / "weights.safetensors")
     logged = RunFolder(finished).metrics()[-1]["validation_loss"]
     tasks = loaded.config.evaluation.validation_tasks

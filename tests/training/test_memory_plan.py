@@ -28,7 +28,7 @@ trace = module.peak_of_a_task
 
 def peak_of_a_task(experiment: SupervisedExperiment) -> int:
     """The library's own, traced once for every program: no setting of the outer loop is part of it."""
-    program = replace(experiment.config, outer=OuterConfig()), jax.default_backend()
+    program = replace(experiment.config, outer=OuterConfig()), experiment.example_shape, jax.default_backend()
     if program not in PEAKS:
         PEAKS[program] = trace(experiment)
     return PEAKS[program]

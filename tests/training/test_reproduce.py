@@ -10,7 +10,7 @@ import pytest
 from innerloop.errors import InnerloopError
 from innerloop.training.reproduce import (
     Ended,
-    Verdict,
+    Reproduction,
     changed,
     compare,
     difference,
@@ -117,5 +117,5 @@ def test_damaged_run_raises_before_training(copy: RunFolder, tmp_path: Path, nam
 
 
 def test_verdict_str_when_only_metrics_differ():
-    told = str(Verdict(1, 0.0, 2, 4, {}))
+    told = str(Reproduction(1, 0.0, 2, 4, {}))
     assert told.startswith("Not reproduced: weights are identical; metrics differ from meta-step 4 on.")

@@ -98,7 +98,7 @@ def _check_paths(arguments: object, argv: Sequence[str], command: str) -> None:
             first = next(iter(value), None) if isinstance(value, tuple) else value
             if isinstance(first, Path) or before in ("--against", "--data-folder", "--data_folder"):
                 raise InnerloopError(before, "must name a file or folder", got="''")
-        elif word == "" and not hasattr(arguments, "preset"):
+        elif word == "" and not (hasattr(arguments, "preset") or hasattr(arguments, "words")):
             raise InnerloopError(command, "must name a file or folder", got="''")
 
 

@@ -70,7 +70,7 @@ def _check_options(words: list[str], options: list[str], command: str) -> None:
 
 
 def _nearest(name: str, options: list[str]) -> list[str]:
-    """The options whose names, or their last parts, are spelt most nearly like this."""
+    """The options whose names, or their last parts, are most similar to this."""
     ratio = lambda a, b: difflib.SequenceMatcher(None, a.lstrip("-"), b.lstrip("-")).ratio()
     scores = {option: max(ratio(name, option), ratio(name, option.rpartition(".")[2])) for option in options}
     best = max(scores.values(), default=0.0)

@@ -53,7 +53,7 @@ class Evaluate:
     the support set (inductive), or the support set alone (support); all: each in turn."""
     rotations: Annotated[Literal["yes", "no"] | None, arg(metavar="{yes,no}", help_behavior_hint=OWN)] = None
     """Whether held-out classes are rotated, if training classes are (Omniglot)."""
-    part: Literal["test", "validation", "train"] = "test"
+    split: Literal["test", "validation", "train"] = "test"
     """Split of the classes to measure on."""
     seed: Annotated[int, TEST_SEED] = 0
     """Seed for drawing the tasks."""
@@ -104,7 +104,7 @@ def _measured(trained: "Trained", arguments: Evaluate, mode: Normalization) -> "
     from innerloop.training.measure import measure
 
     settings = {
-        name: getattr(arguments, name) for name in ("tasks", "steps", "shots", "queries", "seed", "part")
+        name: getattr(arguments, name) for name in ("tasks", "steps", "shots", "queries", "seed", "split")
     }
     settings["rotations"] = None if arguments.rotations is None else arguments.rotations == "yes"
     err = console(stderr=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from innerloop.cli.common import console
+from innerloop.config.bounds import SEED, check_number
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 
@@ -16,11 +17,12 @@ def seeds_of(text: str) -> list[int]:
     """The seeds given by `0..4` or `0,3,7`, in order. Raises InnerloopError for anything else."""
     found: list[int] = []
     for part in text.split(","):
-        if not (match := re.fullmatch(r"\s*(\d{1,9})(?:\.\.(\d{1,9}))?\s*", part)):
+        if not (match := re.fullmatch(r"\s*(\d{1,10})(?:\.\.(\d{1,10}))?\s*", part)):
             raise InnerloopError("--seeds", "must look like 0..4 or 0,3,7", got=repr(text))
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
             raise InnerloopError("--seeds", "a range must not end below its start", got=repr(part))
+        check_number("--seeds", last, SEED, integer=True)
         if last - first >= MAX_SEEDS:
             raise InnerloopError("--seeds", f"must be at most {MAX_SEEDS} seeds", got=repr(text))
         found += range(first, last + 1)
@@ -77,5 +79,6 @@ def remaining(folder: Path, config: Config) -> Job | None:
     if deciding(own) != deciding(of_its_length):
         hint = "give another --folder"
         raise InnerloopError(str(folder), "holds a run with other settings", hint=hint)
-    wanted = resumed_config(run, config)
+    same_but_longer = replace(own, outer=replace(own.outer, meta_steps=config.outer.meta_steps))
+    wanted = resumed_config(run, same_but_longer)
     return None if wanted == own and run.weights.is_file() else Job(folder, wanted, resume=True)

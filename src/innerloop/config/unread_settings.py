@@ -29,6 +29,20 @@ def check_effective(config: Config, given: Container[str] = ()) -> None:
         value, *usual = (getattr(getattr(base, section), name) for base in (config, *bases))
         if setting in given or value not in usual:
             raise InnerloopError(setting, reason, got=value, hint="leave it out")
+    _check_minibatches(config)
+
+
+def _check_minibatches(config: Config) -> None:
+    """Raise InnerloopError for a minibatch that is larger than the support set."""
+    data = config.data
+    if config.reinforcement:
+        return
+    ways = data.ways if data.spec.kind == "images" else 1
+    for section, shots in (("inner", data.training_shots), ("evaluation", data.shots)):
+        size = getattr(config, section).minibatch
+        if (size or 0) > shots * ways:
+            wrong = f"must be at most the size of the support set, {shots * ways}"
+            raise InnerloopError(f"{section}.minibatch", wrong, got=size, hint="lower it")
 
 
 def _without_effect(config: Config) -> dict[str, str]:
@@ -46,9 +60,5 @@ def _without_effect(config: Config) -> dict[str, str]:
     if config.reinforcement:
         whole = "an inner step of a policy reads all of its trajectories"
         found |= {"inner.minibatch": whole, "evaluation.minibatch": whole}
-        return found | {"evaluation.queries": "policies have no queries"}
-    ways = data.ways if data.spec.kind == "images" else 1
-    for section, shots in (("inner", data.training_shots), ("evaluation", data.shots)):
-        if (getattr(config, section).minibatch or 0) > shots * ways:
-            found[f"{section}.minibatch"] = f"must be at most the size of the support set, {shots * ways}"
+        found["evaluation.queries"] = "policies have no queries"
     return found

@@ -100,7 +100,7 @@ class OwnFolder:
 
     def undo(self) -> None:
         """Remove the files that were written here and not changed since, and the created folders if then empty."""
-        for path, identity in self.written.items():
+        for path, identity in list(self.written.items()):  # another thread may still write
             with suppress(OSError):
                 if _identity(path.lstat()) == identity:
                     path.unlink()

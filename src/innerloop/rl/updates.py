@@ -139,10 +139,10 @@ def _with_query_loss(algorithm: Algorithm, loss_fn: LossFn, who: str) -> Algorit
     if not algorithm.reads_query:
         wrong = "needs a loss on query trajectories, which this algorithm does not have"
         raise InnerloopError(who, wrong, got=type(algorithm).__name__, hint="use gradient_update")
-    if own in (surrogates.dice, surrogates.log_probability):
+    if getattr(own, "fn", own) in (surrogates.dice, surrogates.log_probability):
         wrong = "needs a loss with importance weights on the query trajectories"
         hint = "leave `outer_loss_fn` out: the outer step has its own"
-        raise InnerloopError(who, wrong, got=getattr(own, "__name__", None), hint=hint)
+        raise InnerloopError(who, wrong, got=getattr(own, "__name__", type(own).__name__), hint=hint)
     return replace(algorithm, outer_loss_fn=loss_fn if own is None else own)
 
 

@@ -56,7 +56,11 @@ def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     check_places(config.data, "give its new place as `data_folder`")
     folder = Path(source) if Path(source).is_dir() else None
     experiment = build(config, folder)
-    if folder is not None and (spec.needs_file or spec.needs_folder):
+    if (
+        folder is not None
+        and (spec.needs_file or spec.needs_folder)
+        and RunFolder(folder).known().get("data")
+    ):
         RunFolder(folder).warn_of_other_data(experiment.data_hashes())
     like = model_size.shapes_of(experiment.init_params, str(path))
     # A model too large for one device is sharded where it is used.

@@ -82,7 +82,7 @@ def images_reptile(dataset: str, ways: int, shots: int) -> Config:
         outer=OuterConfig(
             meta_steps=40_000, meta_batch=5, learning_rate=1.0, optimizer="sgd", decay="linear"
         ),
-        evaluation=EvaluationConfig(steps=50, minibatch=test_batch, queries=1, rotations=False),
+        evaluation=EvaluationConfig(steps=50, minibatch=test_batch, queries=1, rotations=not spec.rotations),
     )
 
 

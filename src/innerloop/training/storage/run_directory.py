@@ -184,13 +184,13 @@ class RunFolder(RunLog):
     def check_data(self, data: dict[str, str]) -> None:
         """Raise InnerloopError if a set of the data has changed since the run began."""
         if other := self._changed_sets(data):
-            wrong = f"{other} of the data changed since the run in {self.path} began"
+            wrong = f"the {other} of the data changed since the run in {self.path} began"
             raise InnerloopError("resume", wrong, hint="restore the data, or start a new run")
 
     def warn_of_other_data(self, data: dict[str, str]) -> None:
         """Warn if a set of the data is not that of the training."""
         if other := self._changed_sets(data):
-            text = f"innerloop: {self.path}: the data differ from those of training ({other})"
+            text = f"innerloop: {self.path}: the data differ from those of training (the {other})"
             warnings.warn(text, stacklevel=3)
 
     def _changed_sets(self, data: dict[str, str]) -> str:
@@ -198,7 +198,8 @@ class RunFolder(RunLog):
         then = self.known().get("data")
         known = then if isinstance(then, dict) else {}
         other = [name for name, found in data.items() if known.get(name, found) != found]
-        return f"the {' and the '.join(other)} set" if other else ""
+        *first, last = ["training" if name == "train" else name for name in other] or [""]
+        return f"{', '.join(first)} and {last} sets" if first else f"{last} set" if last else ""
 
     def note_circumstances(self, step: int) -> None:
         """Warn if versions or devices differ from those that the run was started with, and record the change."""
