@@ -70,7 +70,6 @@ def test_step_of_start_may_be_python_int():
     params = jax.tree.map(jnp.asarray, PARAMS)
     loop = LOOPS["minibatches"]
     end = unroll(LOSS, loop, params, SUPPORT, key=KEY).end
-    assert end is not None
     seen = unroll(LOSS, loop, params, SUPPORT, lambda _, i: i, start=end._replace(step=2), key=KEY).observed
     assert seen.tolist() == [2, 3]
 

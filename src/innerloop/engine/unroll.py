@@ -63,16 +63,16 @@ class Trajectory(NamedTuple):
     Attributes:
         adapted: the parameters after the last step; with model state, `Adapted(params, state)`.
         losses: the support loss before each step, `[steps]`.
+        end: the state after the last step, from which `unroll(..., start=end)` goes on.
         observed: the results of `observe`, each leaf `[steps + 1, ...]` (None without `observe`).
         aux: the auxiliary outputs of the support loss before each step, each leaf `[steps, ...]` (None if it has none).
-        end: the state after the last step, from which `unroll(..., start=end)` goes on.
     """
 
     adapted: Params
     losses: Float[Array, " steps"]
+    end: InnerState
     observed: PyTree = None
     aux: PyTree = None
-    end: InnerState | None = None
 
     __repr__ = shapes_only
 
@@ -149,7 +149,7 @@ def unroll(
     if watch is not None:
         final = watch(carry, end.step)
         seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), seen, final)
-    return Trajectory(adapted(carry), losses, seen, aux, end)
+    return Trajectory(adapted(carry), losses, end, seen, aux)
 
 
 def _continued(fresh: Carry, start: InnerState) -> tuple[Carry, Array]:
