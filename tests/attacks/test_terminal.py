@@ -88,7 +88,14 @@ def test_source_prints_only_escaped_text():
                 assert "markup=False" in ast.unparse(call), path
             if name == "print" and call.args:
                 printed = ast.unparse(call)
-                ours = ("printable(", "as_json(", "usage()", "version(", "script(arguments.shell)")
+                ours = (
+                    "printable(",
+                    "wrapped(",
+                    "as_json(",
+                    "usage()",
+                    "version(",
+                    "script(arguments.shell)",
+                )
                 assert any(x in printed for x in ours), path
             if name.endswith("json.dumps") and path.parent.name == "cli":
                 raise AssertionError(f"{path} prints JSON by itself")

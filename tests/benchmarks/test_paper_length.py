@@ -112,7 +112,8 @@ def test_dry_run_trains_and_measures_both_modes(
 ):
     """A small network, two meta-steps, eight tasks; the result has both modes."""
     model = ModelConfig(kind="mlp", hidden=(4,), normalize=True)
-    monkeypatch.setattr(paper_length, "preset", lambda name: replace(preset(name), model=model))
+    small = paper_length.small
+    monkeypatch.setattr(paper_length, "small", lambda config: replace(small(config), model=model))
     kept: list[dict[str, Any]] = []
     write = measure.write_text
     monkeypatch.setattr(

@@ -81,7 +81,7 @@ def test_resume_after_stop_and_lost_process_is_bit_identical(tmp_path):
     ((code, seconds, said),) = launch.lose(both, 1, signal.SIGKILL)
     assert code == 75, said
     assert "another process of this run was lost or never joined; to resume" in said
-    assert f"--resume {run}." in said
+    assert f"`innerloop train --resume {run}`." in said
     assert seconds < 30
     assert not (run / "weights.safetensors").exists()
 
