@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 import innerloop
+from innerloop import parallel
 from innerloop.io import versions
 from innerloop.training.storage import provenance
 
@@ -93,8 +94,10 @@ def test_every_public_name_is_importable(name):
     assert name in dir(innerloop)
 
 
-def test_type_checking_imports_match_homes():
-    source = ast.parse(Path(innerloop.__file__).read_text())
+@pytest.mark.parametrize("package", [innerloop, parallel])
+def test_type_checking_imports_match_homes(package):
+    homes = innerloop.HOMES if package is innerloop else parallel._HOMES
+    source = ast.parse(Path(package.__file__).read_text())
     block = next(node for node in source.body if isinstance(node, ast.If))
     told = {
         alias.asname: node.module
@@ -102,7 +105,8 @@ def test_type_checking_imports_match_homes():
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert told == {name: f"innerloop.{home}" for name, home in innerloop.HOMES.items()}
+    assert told == {name: f"{package.__name__}.{home}" for name, home in homes.items()}
+    assert set(homes) <= set(dir(package))
 
 
 def test_version_has_three_parts():
@@ -145,5 +149,7 @@ def test_star_import_includes_every_public_name():
     found: dict = {}
     exec("from innerloop import *", found)
     assert set(innerloop.HOMES) <= set(found)
+    exec("from innerloop.parallel import *", found)
+    assert set(parallel._HOMES) <= set(found)
     exec("from innerloop.rl import *", found)
     assert callable(found["fit"])  # not the module `innerloop.rl.fit`

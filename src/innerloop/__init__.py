@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from innerloop.training.measurement import Measurement as Measurement
     from innerloop.training.measurement import ReturnMeasurement as ReturnMeasurement
     from innerloop.training.measurement import ScoreMeasurement as ScoreMeasurement
+    from innerloop.training.reproduce import Reproduction as Reproduction
     from innerloop.training.reproduce import reproduce as reproduce
     from innerloop.training.signals import Stopped as Stopped
     from innerloop.training.storage.own_weights import load_params as load_params
@@ -149,7 +150,7 @@ PUBLIC = {
     "training.loop": ("Progress",),
     "training.measure": ("measure",),
     "training.measurement": ("Measurement", "ReturnMeasurement", "ScoreMeasurement"),
-    "training.reproduce": ("reproduce",),
+    "training.reproduce": ("Reproduction", "reproduce"),
     "training.signals": ("Stopped",),
     "training.storage.own_weights": ("load_params",),
     "training.train": ("train",),

@@ -70,14 +70,15 @@ def two_seeds(folders, tmp_path):
 def test_rerunning_command_continues_unfinished_seeds(command, complaint, two_seeds):
     """What has ended stays; what was stopped is resumed; another training is not touched."""
     (two_seeds / "seed-2" / "weights.safetensors").unlink()
+    less_memory = ("train", "sinusoid-maml", *SHORT, "--outer.chunk", 1, "--folder", two_seeds, "--seeds")
+    assert "--outer.chunk: the resumed run keeps its own setting" in complaint(*less_memory, "2")
     before = (two_seeds / "seed-0" / "metrics.jsonl").stat().st_mtime_ns
     again = trained(command, two_seeds, "maml", "0,2")
     assert "innerloop compare" in again
     assert f"{two_seeds / 'seed-0'} is already finished." in again
     assert (two_seeds / "seed-2" / "weights.safetensors").is_file()
     assert (two_seeds / "seed-0" / "metrics.jsonl").stat().st_mtime_ns == before
-    less_memory = ("--outer.chunk", 1, "--folder", two_seeds, "--seeds", "0")
-    assert "already finished" in command("train", "sinusoid-maml", *SHORT, *less_memory)[1]
+    assert "already finished" in command(*less_memory, "0")[1]
     words = ("train", "sinusoid-fomaml", *SHORT, "--folder", two_seeds, "--seeds", "0,2")
     assert "holds a run with other settings" in complaint(*words)
 

@@ -77,7 +77,7 @@ REFUSED = {
     "transductive, inductive, support.",
 }
 NO_MESH = (
-    "`mesh` must be a mesh with an axis `tasks`, got 2; pass innerloop.parallel.mesh.task_mesh(meta_batch), for "
+    "`mesh` must be a mesh with an axis `tasks`, got 2; pass innerloop.parallel.task_mesh(meta_batch), for "
     "example."
 )
 NO_ALGORITHM = "needs an algorithm, got maml; pass maml(loss_fn, InnerLoop(optax.sgd(0.1), 5)), for example."
@@ -158,6 +158,8 @@ REFUSED |= {
     "pass InnerLoop(optax.sgd(0.1), steps=5), for example.",
     "il.load_params('', params)": "path: must name a file or folder, got ''.",
     "il.load_params(None, params)": "path: this is not a path, got None; give a string or a pathlib.Path.",
+    "il.measure(il.load_trained('sinusoid-maml'), split='tset')": "measure: `split` is unknown, got 'tset'; choose "
+    "among: test, validation, train.",
     "il.measure('sinusoid-maml')": "measure: needs a trained model, got str; pass innerloop.load_trained(source).",
     "il.preset(None)": "preset: unknown preset, got None; `innerloop list` lists the presets.",
     # A loss that cannot be one

@@ -19,7 +19,7 @@ from innerloop.rl.environments import Navigation
 from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.training import measure
 from innerloop.training import trained as training_trained
-from innerloop.training.experiment import held_out_key
+from innerloop.training.experiment import Split, held_out_key
 from innerloop.training.reinforcement import RLExperiment
 from innerloop.training.storage import shipped
 from innerloop.training.storage.run_directory import RunFolder
@@ -99,21 +99,21 @@ def test_seed_outside_uint32_range_raises(seed: int):
         measure.measure(loaded, tasks=6, seed=seed)
 
 
-@pytest.mark.parametrize("part", ["train", "validation", "test"])
-def test_measure_uses_only_requested_split(part: str):
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_measure_uses_only_requested_split(split: Split):
     """The other sets may hold anything."""
-    own = getattr(SPLITS, part)
-    others = {name: classes(5) for name in SPLITS._fields if name != part}
+    own = getattr(SPLITS, split)
+    others = {name: classes(5) for name in SPLITS._fields if name != split}
     mixed = replace(EPISODES, splits=SPLITS._replace(**others))
     params = EPISODES.init_params()
     found, same = (
-        measure.measure(training_trained.Trained(params, e, "here", {}), tasks=6, split=part)
+        measure.measure(training_trained.Trained(params, e, "here", {}), tasks=6, split=split)
         for e in (mixed, EPISODES)
     )
     assert found.curves == same.curves
-    assert found.classes == part
-    changed = replace(EPISODES, splits=SPLITS._replace(**{part: classes(own.classes + 7)}))
-    other = measure.measure(training_trained.Trained(params, changed, "here", {}), tasks=6, split=part)
+    assert found.classes == split
+    changed = replace(EPISODES, splits=SPLITS._replace(**{split: classes(own.classes + 7)}))
+    other = measure.measure(training_trained.Trained(params, changed, "here", {}), tasks=6, split=split)
     assert other.curves != found.curves
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -16,9 +16,10 @@ from innerloop.engine.intervals import half_width, mean_over_tasks
 from innerloop.engine.pytree import is_selected, paths
 from innerloop.engine.scores import score_shapes
 from innerloop.engine.types import Params, Task, TaskDistribution
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.untrusted import JsonObject
 from innerloop.nn.named_layers import NamedLayers, named_layers
+from innerloop.training.experiment import Split
 from innerloop.training.measure import changed
 from innerloop.training.supervised import supervised
 from innerloop.training.trained import Trained
@@ -61,7 +62,7 @@ class AnalyzedModel:
 
     @classmethod
     def from_trained(
-        cls, trained: Trained, *, shots: int | None = None, steps: int | None = None, split: str = "test"
+        cls, trained: Trained, *, shots: int | None = None, steps: int | None = None, split: Split = "test"
     ) -> "AnalyzedModel":
         """Analyse a trained run with the evaluation settings of its config.
 
@@ -74,6 +75,7 @@ class AnalyzedModel:
         evaluation = changed(trained.config.evaluation, {"steps": steps})
         data = changed(trained.config.data, {"shots": shots})
         config = replace(trained.config, evaluation=evaluation, data=data)
+        check_choice("AnalyzedModel.from_trained", "split", split, get_args(Split))
         e = supervised(trained.experiment).with_config(config)
         queries = None
         if e.splits:  # as many, or all that the smallest class has left after its shots

@@ -54,7 +54,7 @@ class Evaluate:
     rotations: Annotated[Literal["yes", "no"] | None, arg(metavar="{yes,no}", help_behavior_hint=OWN)] = None
     """Whether held-out classes are rotated, if training classes are (Omniglot)."""
     split: Literal["test", "validation", "train"] = "test"
-    """Split of the classes to measure on."""
+    """The split to measure on: of the classes, or of the groups of a table."""
     seed: Annotated[int, TEST_SEED] = 0
     """Seed for drawing the tasks."""
     data_folder: DataFolder = ""

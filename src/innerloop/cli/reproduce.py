@@ -35,7 +35,7 @@ class Reproduce:
     ] = None
     """CPU devices to split tasks over."""
     json: bool = False
-    """Print the verdict as JSON."""
+    """Print the comparison as JSON."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -44,10 +44,10 @@ def run(argv: Sequence[str]) -> int:
     start_jax(_devices_of(arguments.run) if arguments.devices is None else arguments.devices)
     if arguments.folder is not None:
         check_output_folder(arguments.folder)
-        return _print_verdict(arguments, arguments.folder)
+        return _print_comparison(arguments, arguments.folder)
     kept = tempfile.TemporaryDirectory(prefix="innerloop-reproduce-", ignore_cleanup_errors=True)
     with kept:
-        return _print_verdict(arguments, Path(kept.name) / "run", kept.cleanup)
+        return _print_comparison(arguments, Path(kept.name) / "run", kept.cleanup)
 
 
 def _devices_of(folder: Path) -> int | None:
@@ -64,8 +64,8 @@ def _devices_of(folder: Path) -> int | None:
     return len(known["devices"]) if known else None
 
 
-def _print_verdict(arguments: Reproduce, into: Path, clean_up: Callable[[], None] = lambda: None) -> int:
-    """Print the verdict and return the exit code, 128 plus the signal number if a signal arrived."""
+def _print_comparison(arguments: Reproduce, into: Path, clean_up: Callable[[], None] = lambda: None) -> int:
+    """Print the comparison and return the exit code, 128 plus the signal number if a signal arrived."""
     from innerloop.cli.progress import train_until_stopped
     from innerloop.training.reproduce import reproduce
 
@@ -79,10 +79,10 @@ def _print_verdict(arguments: Reproduce, into: Path, clean_up: Callable[[], None
     code = train_until_stopped(out, f"reproduce {arguments.run}", tell, again)
     if code:
         return code
-    verdict = found[0]
+    result = found[0]
     if arguments.json:
-        print_json(asdict(verdict) | {"same": verdict.same})
+        print_json(asdict(result) | {"same": result.same})
     else:
-        for line in str(verdict).splitlines():
+        for line in str(result).splitlines():
             out.print(line)
-    return 0 if verdict.same else 1
+    return 0 if result.same else 1

@@ -80,5 +80,6 @@ def remaining(folder: Path, config: Config) -> Job | None:
         hint = "give another --folder"
         raise InnerloopError(str(folder), "holds a run with other settings", hint=hint)
     same_but_longer = replace(own, outer=replace(own.outer, meta_steps=config.outer.meta_steps))
-    wanted = resumed_config(run, same_but_longer)
-    return None if wanted == own and run.weights.is_file() else Job(folder, wanted, resume=True)
+    if resumed_config(run, same_but_longer) == own and run.weights.is_file():
+        return None
+    return Job(folder, resumed_config(run, config), resume=True)

@@ -63,7 +63,7 @@ def split_evenly(meta_batch: int, mesh: Mesh, chunk: int | None, who: str) -> tu
         InnerloopError: on behalf of `who`, if the meta-batch is not a multiple of devices x chunk.
     """
     if "tasks" not in getattr(mesh, "shape", ()):
-        hint = "pass innerloop.parallel.mesh.task_mesh(meta_batch), for example"
+        hint = "pass innerloop.parallel.task_mesh(meta_batch), for example"
         raise InnerloopError(who, "`mesh` must be a mesh with an axis `tasks`", got=repr(mesh), hint=hint)
     groups: int = mesh.shape["tasks"]
     share = meta_batch // groups

@@ -97,8 +97,8 @@ def unroll(
         support: a pytree with a leading axis `support` on every leaf; for a stream, the axis of its items.
         observe: `observe(adapted, i)` is called after i = 0..k steps; the results are stacked.
         start: the `end` of an earlier trajectory, to go on from it (None: begin). Two loops of 4 steps are then one of
-            8: steps are counted on, for keys, minibatches and `observe`, except by `last`, which counts those of each
-            loop. A stream has to hold the further items alone.
+            8: the count of steps continues, for keys, minibatches and `observe`; only `last` counts the steps of each
+            loop by itself. A stream must hold only the further items.
         key: the task's key, for a random loss.
 
     Raises:

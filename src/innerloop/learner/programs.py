@@ -91,9 +91,8 @@ class Programs:
             return False
         outputs = self._compiled_for(None)[1]
         same = lambda a, b: np.array_equal(a, b, equal_nan=True)
-        close = lambda a, b: np.allclose(
-            a, b, 1e-4, 1e-5, equal_nan=True
-        )  # sums of other sizes round otherwise
+        # Sums of other sizes are rounded differently.
+        close = lambda a, b: np.allclose(a, b, 1e-4, 1e-5, equal_nan=True)
         return any(
             not same(found := np.asarray(outputs(params, one, queries)), outputs(params, other, queries))
             or not close(found, outputs(params, one[:1], queries))

@@ -27,7 +27,7 @@ def load_splits(config: Config) -> Splits | None:
         raise _in_settings(error) from None
 
 
-LOADERS = ("folder.load", "mini_imagenet.load")
+LOADERS = ("image_folder.load", "mini_imagenet.load")
 """On whose behalf the readers of a folder of images raise errors."""
 
 ARGUMENTS = ("folder", "size", "background", "min_examples")

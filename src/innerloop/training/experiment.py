@@ -4,7 +4,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
@@ -29,6 +29,10 @@ class Keys(NamedTuple):
 
     init: PRNGKeyArray
     tasks: PRNGKeyArray
+
+
+Split = Literal["test", "validation", "train"]
+"""One of the three sets of classes, or of groups of a table."""
 
 
 def held_out_key(seed: int, split: str) -> PRNGKeyArray:
@@ -67,7 +71,7 @@ class Trainable(ABC):
 
     @abstractmethod
     def held_out_tasks(self, split: str = "test") -> Any:
-        """The distribution of validation or test tasks."""
+        """The distribution of the tasks of a split."""
 
     @abstractmethod
     def outer_loop(self) -> MeshLoop:

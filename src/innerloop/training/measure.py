@@ -3,17 +3,17 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from innerloop.config.bounds import SEED, check_number
 from innerloop.config.schema import Config, Normalization
 from innerloop.engine.curve import Curve, join
 from innerloop.engine.evaluate import number_of_tasks
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.precision import available, products
 from innerloop.tasks.tables.group_tasks import GroupTasks
-from innerloop.training.experiment import held_out_key
+from innerloop.training.experiment import Split, held_out_key
 from innerloop.training.measurement import Band, Measurement, ReturnMeasurement, ScoreMeasurement
 from innerloop.training.trained import Trained
 
@@ -29,7 +29,7 @@ def measure(
     rotations: bool | None = None,
     learning_rate: float | None = None,
     seed: int = 0,
-    split: str = "test",
+    split: Split = "test",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Measurement:
     """Measure the adaptation curve on held-out tasks.
@@ -39,20 +39,20 @@ def measure(
         tasks: the number of tasks, at least 2 (None, here and below: as in the config of the training).
         steps: the number of inner steps.
         shots: the examples per class, or per task, of the support set.
-        queries: those of the query set.
+        queries: the same for the query set.
         normalization: whose statistics normalise a query: `transductive`, `inductive` or `support`.
         rotations: whether every class turned by 90, 180 and 270 degrees is a class of its own.
         learning_rate: the inner step size.
-        seed: of the tasks, 0 to 2**32 - 1.
-        split: `test`, `validation` or `train`: from which classes, or groups of a table, the tasks are.
+        seed: for drawing the tasks, 0 to 2**32 - 1.
+        split: `test`, `validation` or `train`: from which classes, or groups of a table, the tasks are drawn.
         on_progress: called with the number of tasks done so far, and their total.
 
     Returns:
         The scores after each recorded number of inner steps, with 95 % intervals, and the conditions.
 
     Raises:
-        InnerloopError: if an argument is out of bounds, the classes have too few examples, or `learning_rate` is given
-            although the step sizes are learned.
+        InnerloopError: if an argument is out of bounds, `split` is unknown, the classes have too few examples, or
+            `learning_rate` is given although the step sizes are learned.
     """
     if not isinstance(trained, Trained):
         got, hint = type(trained).__name__, "pass innerloop.load_trained(source)"
@@ -61,6 +61,7 @@ def measure(
         wrong, hint = f"the step sizes of {trained.config.spec.title} are learned", "leave it out"
         raise InnerloopError("measure: `learning_rate`", wrong, got=learning_rate, hint=hint)
     check_number("measure: `seed`", seed, SEED, integer=True)
+    check_choice("measure", "split", split, get_args(Split))
     changes = {"tasks": tasks, "steps": steps, "queries": queries, "normalization": normalization}
     changes["rotations"] = rotations
     config = replace(

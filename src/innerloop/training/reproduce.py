@@ -1,6 +1,6 @@
 """Repeats a run from its own config and compares the two: weights bit by bit, metrics to the last digit.
 
-The same config, data, versions, and kind and number of devices give the same bits. If the runs differ, the verdict says
+The same config, data, versions, and kind and number of devices give the same bits. If the runs differ, the result says
 by how much, from which meta-step on, and what changed in the environment.
 """
 
@@ -26,9 +26,12 @@ from innerloop.training.train import train
 class Reproduction:
     """How two runs of one config compare.
 
-    arrays: the number of arrays; weights: the largest difference in an array, relative to its largest value (0: the
-    same bits); lines: the number of log lines; metrics: the first meta-step whose line differs (None: no line);
-    circumstances: differences between the environments of the two runs, as (then, now).
+    Attributes:
+        arrays: the number of arrays.
+        weights: the largest difference in an array, relative to its largest value (0: the same bits).
+        lines: the number of log lines.
+        metrics: the first meta-step whose line differs (None: no line does).
+        circumstances: the differences between the environments of the two runs, as (then, now).
     """
 
     arrays: int
@@ -95,6 +98,9 @@ def reproduce(
         folder: the folder of a run from a config that has ended.
         into: a new folder for its repetition.
         on_progress: called after every block of meta-steps.
+
+    Returns:
+        How the two compare; `same` if nothing differs.
 
     Raises:
         InnerloopError: if the run has not ended or is damaged, or `into` already holds a run.

@@ -103,7 +103,7 @@ class SupervisedExperiment(Experiment):
         return self.config.data.queries if self.config.spec.reads_query else 0
 
     def held_out_tasks(self, split: str = "test", queries: int | None = None) -> TaskDistribution:
-        """Tasks of the validation or test classes (for sinusoids: of the same family)."""
+        """Tasks of a split of the classes (for sinusoids: of the same family)."""
         data = self.config.data
         queries = self.config.evaluation.queries if queries is None else queries
         if self.splits is None:

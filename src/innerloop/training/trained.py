@@ -55,13 +55,9 @@ def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:
     config, spec = with_data(config, data_folder), config.data.spec
     check_places(config.data, "give its new place as `data_folder`")
     folder = Path(source) if Path(source).is_dir() else None
-    experiment = build(config, folder)
-    if (
-        folder is not None
-        and (spec.needs_file or spec.needs_folder)
-        and RunFolder(folder).known().get("data")
-    ):
-        RunFolder(folder).warn_of_other_data(experiment.data_hashes())
+    experiment, run = build(config, folder), None if folder is None else RunFolder(folder)
+    if run is not None and (spec.needs_file or spec.needs_folder) and run.known().get("data"):
+        run.warn_of_other_data(experiment.data_hashes())
     like = model_size.shapes_of(experiment.init_params, str(path))
     # A model too large for one device is sharded where it is used.
     with on_host() if config.outer.model_shards > 1 else nullcontext():

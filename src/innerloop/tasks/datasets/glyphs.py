@@ -48,7 +48,7 @@ def load(*, size: int = 28, drawers: int = 20, cache: AnyPath | None = None, see
     Args:
         size: side of the images.
         drawers: images per class.
-        cache: folder in which to keep the generated arrays (None: the cache folder).
+        cache: folder in which to keep the generated arrays (None: `arrays/` in the cache folder).
         seed: seed of the distortions and the choice of faces.
 
     Raises:

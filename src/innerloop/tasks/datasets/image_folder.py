@@ -8,7 +8,7 @@ from innerloop.tasks.class_arrays import ClassArrays, Splits
 from innerloop.tasks.fractions import check_fractions, split_by_fractions
 from innerloop.tasks.io import class_folders, pixels
 
-WHO = "folder.load"
+WHO = "image_folder.load"
 VALIDATION = ("validation", "val")
 
 
@@ -53,8 +53,8 @@ def read_classes(
     root: AnyPath, *, size: int | None = None, channels: int | None = None, background: str = "white"
 ) -> ClassArrays:
     """All class folders of `root` as one set of class arrays, without a split; arguments and errors as in `load`."""
-    behind = pixels.colour(background, "background")
-    files = class_folders.list_classes(expanded(root, "folder.read_classes"), "folder.read_classes")
+    who, behind = "image_folder.read_classes", pixels.colour(background, "background")
+    files = class_folders.list_classes(expanded(root, who), who)
     return class_folders.read(files, size, channels, behind)
 
 
