@@ -95,8 +95,8 @@ def test_unknown_home_folder_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("INNERLOOP_CACHE", NOBODY)
     for named, make in {
         "INNERLOOP_CACHE": download.cache_folder,
-        "folder.load": lambda: image_folder.load(NOBODY),
-        "folder.read_classes": lambda: image_folder.read_classes(NOBODY),
+        "image_folder.load": lambda: image_folder.load(NOBODY),
+        "image_folder.read_classes": lambda: image_folder.read_classes(NOBODY),
         "mini_imagenet.load": lambda: mini_imagenet.load(NOBODY),
         "memmap.build": lambda: memmap.build(NOBODY, tmp_path / "x.npy"),
         "memmap": lambda: memmap.open(NOBODY),
