@@ -18,6 +18,7 @@ from innerloop.engine.inner import InnerLoop
 from innerloop.engine.jaxprs import dependent
 from innerloop.engine.loss import Loss
 from innerloop.engine.loss_errors import loss_errors
+from innerloop.engine.meta_state import MetaState
 from innerloop.engine.outer import OuterLoop
 from innerloop.engine.task_list import TaskList
 from innerloop.engine.types import Batch, Task
@@ -37,8 +38,8 @@ def model(inputs: int = 6, outputs: int = 5) -> MLP:
     return MLP(inputs, outputs, hidden=(3,), key=KEY)
 
 
-def start(algorithm: Any, params: Any, tasks: Any = EPISODES) -> None:
-    OuterLoop(algorithm, optax.sgd(0.1), tasks, meta_batch=2).init(params, KEY)
+def start(algorithm: Any, params: Any, tasks: Any = EPISODES) -> MetaState:
+    return OuterLoop(algorithm, optax.sgd(0.1), tasks, meta_batch=2).init(params, KEY)
 
 
 def test_head_with_too_few_outputs_raises():
@@ -205,7 +206,7 @@ def test_constant_query_loss_raises(make: Any):
 
 def test_zero_inner_steps_or_missing_query_set_is_accepted():
     """Neither is a fault."""
-    start(
+    state = start(
         maml(
             CONSTANT["rounded"],
             InnerLoop(optax.sgd(0.1), 0),
@@ -214,18 +215,19 @@ def test_zero_inner_steps_or_missing_query_set_is_accepted():
         PARAMS,
         Lines(),
     )
+    assert state.step == 0
 
     class Half(Lines):
         def sample(self, key: jax.Array) -> Task:
             return super().sample(key)._replace(query=None)
 
-    start(reptile(lambda p, b: squares(b[0] @ p["w"], b), INNER), PARAMS, Half())
+    assert start(reptile(lambda p, b: squares(b[0] @ p["w"], b), INNER), PARAMS, Half()).step == 0
 
 
 @pytest.mark.parametrize("make", [partial(anil, head=()), partial(boil, head=["w", "unused"])])
 def test_empty_selection_is_accepted(make: Any):
     """The inner loop is meant to adapt nothing."""
-    start(make(lambda p, b: squares(b[0] @ p["w"], b), INNER), PARAMS, Lines())
+    assert start(make(lambda p, b: squares(b[0] @ p["w"], b), INNER), PARAMS, Lines()).step == 0
 
 
 def test_protomaml_head_size_is_set_by_task():
@@ -281,7 +283,7 @@ def test_dependence_through_function_call():
 
 def test_random_loss_is_accepted():
     noisy = lambda p, b, *, key: squares(b[0] @ p["w"], b) * (1 + jax.random.uniform(key))
-    start(maml(Loss(noisy, random=True), INNER), PARAMS, Lines())
+    assert start(maml(Loss(noisy, random=True), INNER), PARAMS, Lines()).step == 0
 
 
 def test_regression_ignores_ways():
@@ -292,7 +294,7 @@ def test_regression_ignores_ways():
             x = jax.random.normal(key, (4, 6))
             return Task(Batch(x, x[:, :1]), Batch(x, x[:, :1]))
 
-    start(maml(mean_squared_error(), INNER), model(outputs=1), Waves())
+    assert start(maml(mean_squared_error(), INNER), model(outputs=1), Waves()).step == 0
 
 
 @pytest.mark.parametrize("kind", [TypeError, ValueError, AttributeError, IndexError])

@@ -161,7 +161,8 @@ def test_random_loss_with_step_key_does_not_warn():
     drawn = Loss(lambda model, batch, key: noisy(key)(model, batch), random=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        OuterLoop(maml(drawn, INNER), optax.sgd(0.1), Sinusoid(5, 5), meta_batch=2).init(MODEL, KEY)
+        state = OuterLoop(maml(drawn, INNER), optax.sgd(0.1), Sinusoid(5, 5), meta_batch=2).init(MODEL, KEY)
+    assert state.step == 0
 
 
 def labels(model: MLP) -> Any:
