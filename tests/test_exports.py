@@ -78,8 +78,8 @@ def test_import_has_no_side_effects(tmp_path):
 
 def test_functions_are_not_shadowed_by_their_modules():
     lines = run(
-        "import innerloop.engine.evaluate, innerloop.training.train\nimport innerloop\n"
-        "from innerloop import evaluate\nfrom innerloop.training.loop import Progress\n"
+        "import innerloop.engine.evaluation.evaluate, innerloop.training.train\nimport innerloop\n"
+        "from innerloop import evaluate\nfrom innerloop.training.progress.progress import Progress\n"
         "print(callable(innerloop.evaluate), callable(innerloop.train), callable(evaluate))"
     )
     assert lines == ["True"] * 3

@@ -60,7 +60,7 @@ def test_notebook_list_is_complete() -> None:
 
 SLOW_FIT = """
 import time, jax, optax, innerloop as il
-from innerloop.training import progress_line
+from innerloop.training.progress import progress_line
 progress_line.QUIET = 0.0
 class Wait(il.Callback):
     def on_block(self, progress):

@@ -19,7 +19,7 @@ from innerloop.learner.pretrained import load_initialisation
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.datasets import omniglot
 from innerloop.tasks.episodes import Episodes
-from innerloop.training.supervised import SupervisedExperiment
+from innerloop.training.experiments.supervised import SupervisedExperiment
 
 PAGE = Path(__file__).resolve().parents[1] / "src" / "innerloop" / "report" / "demo"
 ALGORITHMS = ("maml", "fomaml", "reptile", "anil")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from innerloop.cli.common import start_jax
 from innerloop.errors import InnerloopError
-from innerloop.training.signals import Stopped
+from innerloop.training.interruption.signals import Stopped
 
 
 def parser() -> argparse.ArgumentParser:

@@ -27,12 +27,12 @@ from innerloop.analysis.run_all import Request, analyze
 from innerloop.cli.common import start_jax
 from innerloop.config.presets.recipes import RECIPES
 from innerloop.config.presets.registry import preset
-from innerloop.engine.evaluate import evaluator
+from innerloop.engine.evaluation.evaluate import evaluator
 from innerloop.io.files import write_text
-from innerloop.training.build import build
+from innerloop.training.experiments.build import build
+from innerloop.training.experiments.supervised import SupervisedExperiment, supervised
 from innerloop.training.storage import shipped
 from innerloop.training.storage.run_directory import environment
-from innerloop.training.supervised import SupervisedExperiment, supervised
 
 FOLDER = Path(__file__).parents[1] / "results" / "analysis"
 TASKS = 1000

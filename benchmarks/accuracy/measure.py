@@ -23,7 +23,7 @@ from benchmarks.provenance import commit
 from innerloop.config.presets.registry import preset
 from innerloop.io.files import write_text
 from innerloop.parallel.cpu_devices import use_cores
-from innerloop.training.build import build
+from innerloop.training.experiments.build import build
 from innerloop.training.measure import measure
 from innerloop.training.storage import shipped, weights
 from innerloop.training.storage.run_directory import RunFolder, environment

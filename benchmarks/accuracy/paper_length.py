@@ -16,11 +16,11 @@ from benchmarks.accuracy import measure
 from innerloop.config.presets.published import PAPER_LENGTH, PUBLISHED
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
-from innerloop.training.build import build
-from innerloop.training.loop import Progress
-from innerloop.training.memory_plan import apply_plan, memory_plan
+from innerloop.training.experiments.build import build
+from innerloop.training.experiments.supervised import supervised
+from innerloop.training.memory.memory_plan import apply_plan, memory_plan
+from innerloop.training.progress.progress import Progress
 from innerloop.training.storage.run_directory import RunFolder
-from innerloop.training.supervised import supervised
 from innerloop.training.train import train
 
 MODES = ("transductive", "inductive")

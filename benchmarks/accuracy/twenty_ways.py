@@ -21,7 +21,7 @@ from benchmarks.accuracy.tables import between_markers, table
 from benchmarks.provenance import circumstances
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config
-from innerloop.engine.intervals import half_width
+from innerloop.engine.evaluation.intervals import half_width
 from innerloop.io.files import write_text
 from innerloop.parallel.cpu_devices import use_cores
 from innerloop.training.measure import measure

@@ -43,7 +43,7 @@ class Ours:
     def __init__(self, fraction: float, threads: int):
         import jax
 
-        from innerloop.training.reinforcement import RLExperiment
+        from innerloop.training.experiments.reinforcement import RLExperiment
 
         use_cores(threads)
         config = preset(PRESET)

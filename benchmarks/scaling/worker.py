@@ -15,7 +15,7 @@ from innerloop.config.schema import Config
 from innerloop.parallel import multi_process
 from innerloop.parallel.cpu_devices import use_cores
 from innerloop.tasks.class_arrays import ClassArrays, Splits
-from innerloop.training.supervised import SupervisedExperiment
+from innerloop.training.experiments.supervised import SupervisedExperiment
 
 TURNS = 5
 

@@ -24,7 +24,7 @@ from benchmarks.speed.problem import (
 )
 from benchmarks.speed.worker_protocol import serve
 from benchmarks.speed.workloads import from_dict
-from innerloop.engine import task_draws
+from innerloop.engine.outer import task_draws
 from innerloop.parallel.cpu_devices import use_cores
 from innerloop.parallel.mesh import task_mesh
 from innerloop.tasks.datasets import memmap

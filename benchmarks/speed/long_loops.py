@@ -22,8 +22,8 @@ from jaxtyping import Array, PyTree
 import innerloop as il
 from benchmarks.accuracy.tables import between_markers, table
 from benchmarks.provenance import circumstances
-from innerloop.engine.inner import Derivative
-from innerloop.engine.nested_scan import square_root_segments
+from innerloop.engine.inner.inner_loop import Derivative
+from innerloop.engine.inner.nested_scan import square_root_segments
 
 RESULTS = Path(__file__).parents[1] / "results" / "long-loops.json"
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "performance.md"

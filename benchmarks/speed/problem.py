@@ -10,13 +10,15 @@ from jax.sharding import Mesh
 
 from benchmarks.speed.workloads import Workload
 from innerloop.config.schema import Config, DataConfig, InnerConfig, ModelConfig, OuterConfig, Precision
-from innerloop.engine import meta_state, outer, task_draws
+from innerloop.engine import meta_state
 from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.outer import outer_loop as outer
+from innerloop.engine.outer import task_draws
 from innerloop.engine.pytree import paths
 from innerloop.engine.types import Batch, Task
 from innerloop.parallel.param_sharding import shard_params
 from innerloop.tasks.class_arrays import ClassArrays, Splits
-from innerloop.training.supervised import SupervisedExperiment
+from innerloop.training.experiments.supervised import SupervisedExperiment
 
 KEY = 1
 """Of the tasks."""

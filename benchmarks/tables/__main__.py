@@ -16,7 +16,7 @@ from benchmarks.provenance import circumstances
 from benchmarks.tables import baselines, meta
 from benchmarks.tables.families import FAMILIES, Family, folds
 from benchmarks.tables.page import write_page
-from innerloop.engine.intervals import half_width, mean_over_tasks
+from innerloop.engine.evaluation.intervals import half_width, mean_over_tasks
 
 RESULTS = Path(__file__).parents[1] / "results" / "tables.json"
 SHOTS, DRAWS, FOLDS = (1, 3, 5), 5, 3

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 import innerloop as il
-from innerloop.engine.intervals import half_width
+from innerloop.engine.evaluation.intervals import half_width
 
 from .episodes import Episodes, embeddings
 from .methods import logistic_regression, nearest_mean, scores

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 import innerloop as il
 from innerloop.algorithms.online_maml import OnlineMAML
-from innerloop.engine.unroll import Observe
+from innerloop.engine.inner.unroll import Observe
 
 from .decoder import Chunk, Sizes, Window, chunk_loss, prefix
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from innerloop.engine.intervals import half_width
+from innerloop.engine.evaluation.intervals import half_width
 
 from .compare import Losses
 from .training import Setting

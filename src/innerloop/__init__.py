@@ -24,20 +24,23 @@ if TYPE_CHECKING:
     from innerloop.config.presets.registry import preset as preset
     from innerloop.engine.algorithm import Algorithm as Algorithm
     from innerloop.engine.algorithm import MetaInfo as MetaInfo
-    from innerloop.engine.curve import Curve as Curve
     from innerloop.engine.diagnosis import Diverged as Diverged
-    from innerloop.engine.evaluate import Score as Score
-    from innerloop.engine.evaluate import evaluate as evaluate
-    from innerloop.engine.inner import InnerLoop as InnerLoop
+    from innerloop.engine.evaluation.curve import Curve as Curve
+    from innerloop.engine.evaluation.evaluate import Score as Score
+    from innerloop.engine.evaluation.evaluate import evaluate as evaluate
+    from innerloop.engine.inner.inner_loop import InnerLoop as InnerLoop
+    from innerloop.engine.inner.unroll import InnerState as InnerState
+    from innerloop.engine.inner.unroll import Trajectory as Trajectory
+    from innerloop.engine.inner.unroll import unroll as unroll
     from innerloop.engine.keys import MaybeKey as MaybeKey
-    from innerloop.engine.loss import Adapted as Adapted
-    from innerloop.engine.loss import Loss as Loss
-    from innerloop.engine.loss import params_of as params_of
-    from innerloop.engine.loss import with_params as with_params
+    from innerloop.engine.losses.loss import Adapted as Adapted
+    from innerloop.engine.losses.loss import Loss as Loss
+    from innerloop.engine.losses.loss import params_of as params_of
+    from innerloop.engine.losses.loss import with_params as with_params
     from innerloop.engine.meta_state import MetaState as MetaState
-    from innerloop.engine.outer import OuterLoop as OuterLoop
-    from innerloop.engine.outer import StepInfo as StepInfo
-    from innerloop.engine.persistent_adam import persistent_adam as persistent_adam
+    from innerloop.engine.outer.outer_loop import OuterLoop as OuterLoop
+    from innerloop.engine.outer.outer_loop import StepInfo as StepInfo
+    from innerloop.engine.outer.persistent_adam import persistent_adam as persistent_adam
     from innerloop.engine.pytree import Except as Except
     from innerloop.engine.pytree import Selection as Selection
     from innerloop.engine.pytree import cast as cast
@@ -52,9 +55,6 @@ if TYPE_CHECKING:
     from innerloop.engine.types import Task as Task
     from innerloop.engine.types import TaskDistribution as TaskDistribution
     from innerloop.engine.types import TwoStageSampler as TwoStageSampler
-    from innerloop.engine.unroll import InnerState as InnerState
-    from innerloop.engine.unroll import Trajectory as Trajectory
-    from innerloop.engine.unroll import unroll as unroll
     from innerloop.errors import InnerloopError as InnerloopError
     from innerloop.learner.learner import Learner as Learner
     from innerloop.nn import MLP as MLP
@@ -72,19 +72,19 @@ if TYPE_CHECKING:
     from innerloop.tasks import StreamedOuterLoop as StreamedOuterLoop
     from innerloop.tasks import tables as tables
     from innerloop.tasks.datasets import ClassArrays as ClassArrays
-    from innerloop.training.callbacks import Callback as Callback
-    from innerloop.training.experiment import Experiment as Experiment
-    from innerloop.training.experiment import Trainable as Trainable
-    from innerloop.training.fit import Fitted as Fitted
-    from innerloop.training.fit import fit as fit
-    from innerloop.training.loop import Progress as Progress
+    from innerloop.training.custom.fit import Fitted as Fitted
+    from innerloop.training.custom.fit import fit as fit
+    from innerloop.training.experiments.experiment import Experiment as Experiment
+    from innerloop.training.experiments.experiment import Trainable as Trainable
+    from innerloop.training.interruption.signals import Stopped as Stopped
     from innerloop.training.measure import measure as measure
     from innerloop.training.measurement import Measurement as Measurement
     from innerloop.training.measurement import ReturnMeasurement as ReturnMeasurement
     from innerloop.training.measurement import ScoreMeasurement as ScoreMeasurement
+    from innerloop.training.progress.callbacks import Callback as Callback
+    from innerloop.training.progress.progress import Progress as Progress
     from innerloop.training.reproduce import Reproduction as Reproduction
     from innerloop.training.reproduce import reproduce as reproduce
-    from innerloop.training.signals import Stopped as Stopped
     from innerloop.training.storage.own_weights import load_params as load_params
     from innerloop.training.train import train as train
     from innerloop.training.trained import Trained as Trained
@@ -108,15 +108,15 @@ PUBLIC = {
     "algorithms.testing.meta_gradient": ("check_meta_gradient",),
     "config.presets.registry": ("preset",),
     "engine.algorithm": ("Algorithm", "MetaInfo"),
-    "engine.curve": ("Curve",),
+    "engine.evaluation.curve": ("Curve",),
     "engine.diagnosis": ("Diverged",),
-    "engine.evaluate": ("evaluate", "Score"),
-    "engine.inner": ("InnerLoop",),
+    "engine.evaluation.evaluate": ("evaluate", "Score"),
+    "engine.inner.inner_loop": ("InnerLoop",),
     "engine.keys": ("MaybeKey",),
-    "engine.loss": ("Adapted", "Loss", "params_of", "with_params"),
+    "engine.losses.loss": ("Adapted", "Loss", "params_of", "with_params"),
     "engine.meta_state": ("MetaState",),
-    "engine.outer": ("OuterLoop", "StepInfo"),
-    "engine.persistent_adam": ("persistent_adam",),
+    "engine.outer.outer_loop": ("OuterLoop", "StepInfo"),
+    "engine.outer.persistent_adam": ("persistent_adam",),
     "engine.pytree": ("cast", "combine", "Except", "partition", "paths", "Selection"),
     "engine.task_list": ("TaskList",),
     "engine.types": (
@@ -128,7 +128,7 @@ PUBLIC = {
         "TaskDistribution",
         "TwoStageSampler",
     ),
-    "engine.unroll": ("InnerState", "Trajectory", "unroll"),
+    "engine.inner.unroll": ("InnerState", "Trajectory", "unroll"),
     "errors": ("InnerloopError",),
     "learner.learner": ("Learner",),
     "nn": ("Conv4", "MLP"),
@@ -144,14 +144,14 @@ PUBLIC = {
         "tables",
     ),
     "tasks.datasets": ("ClassArrays",),
-    "training.callbacks": ("Callback",),
-    "training.experiment": ("Experiment", "Trainable"),
-    "training.fit": ("fit", "Fitted"),
-    "training.loop": ("Progress",),
+    "training.progress.callbacks": ("Callback",),
+    "training.experiments.experiment": ("Experiment", "Trainable"),
+    "training.custom.fit": ("fit", "Fitted"),
+    "training.progress.progress": ("Progress",),
     "training.measure": ("measure",),
     "training.measurement": ("Measurement", "ReturnMeasurement", "ScoreMeasurement"),
     "training.reproduce": ("Reproduction", "reproduce"),
-    "training.signals": ("Stopped",),
+    "training.interruption.signals": ("Stopped",),
     "training.storage.own_weights": ("load_params",),
     "training.train": ("train",),
     "training.trained": ("load_trained", "Trained"),

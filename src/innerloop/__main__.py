@@ -4,7 +4,7 @@ import os
 import traceback
 from collections.abc import Callable
 
-from innerloop.training import process_end, signals
+from innerloop.training.interruption import process_end, signals
 
 
 def entry(work: Callable[[], int] | None = None) -> None:

@@ -12,7 +12,7 @@ from innerloop import algorithms
 from innerloop.algorithms.fomaml import FOMAML
 from innerloop.algorithms.testing.contract import check_algorithm
 from innerloop.config.specs import ALGORITHMS
-from innerloop.engine.persistent_adam import persistent_adam
+from innerloop.engine.outer.persistent_adam import persistent_adam
 
 RULES = {
     "sgd": lambda: optax.sgd(0.1),
@@ -152,7 +152,7 @@ def test_check_algorithm_detects_broken_algorithms(message: str):
 
 
 def test_check_algorithm_detects_nan_derivative_at_zero_gradient():
-    """A square root is safe (`innerloop.engine.safe_roots`); another power is left as it is."""
+    """A square root is safe (`innerloop.engine.inner.safe_roots`); another power is left as it is."""
     power = optax.stateless(lambda grads, params: jax.tree.map(lambda g: g * jnp.abs(g) ** -0.3, grads))
     with pytest.raises(AssertionError, match="NaN where the gradient is zero"):
         check_algorithm(algorithms.maml, rule=power, dtypes=())

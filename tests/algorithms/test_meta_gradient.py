@@ -14,8 +14,8 @@ from innerloop.algorithms.joint import Joint
 from innerloop.algorithms.maml import MAML
 from innerloop.algorithms.testing.meta_gradient import MetaGradientCheck, check_meta_gradient
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop
-from innerloop.engine.loss import Loss
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.losses.loss import Loss
 from innerloop.engine.types import Batch, LossFn, Task
 from innerloop.errors import InnerloopError
 

@@ -8,7 +8,7 @@ from training_cases import EPISODES  # pyright: ignore[reportMissingImports]
 
 from innerloop.algorithms import maml
 from innerloop.analysis import AnalyzedModel, NamedLayers
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.types import Batch, Task
 from innerloop.tasks import Episodes
 from innerloop.training.trained import Trained

@@ -20,7 +20,7 @@ from innerloop.io.text import as_json
 from innerloop.report.analysis_page import subject
 from innerloop.report.html_blocks import nonbreaking
 from innerloop.report.plots.analysis import frozen_name
-from innerloop.training.schedule import reached
+from innerloop.training.experiments.schedule import reached
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 

@@ -14,7 +14,7 @@ from innerloop import analysis
 from innerloop.algorithms import maml
 from innerloop.analysis import AnalyzedModel, NamedLayers
 from innerloop.analysis.similarity import MEASURES, _measures_of
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 from innerloop.tasks.class_arrays import ClassArrays

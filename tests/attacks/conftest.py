@@ -96,7 +96,7 @@ def same_run(finished: Path) -> Callable[[Path], None]:
 AS_COMMAND = """
 import ctypes, sys, threading, time
 from innerloop import cli
-from innerloop.training import signals
+from innerloop.training.interruption import signals
 from innerloop.__main__ import entry
 def main(argv=None):
 {body}

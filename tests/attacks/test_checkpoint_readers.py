@@ -24,7 +24,7 @@ from innerloop.training.train import train
 
 def run_with(folder: Path, config: Config) -> RunFolder:
     """A run of a few numbers with its checkpoint, and the config."""
-    from innerloop.training.build import build
+    from innerloop.training.experiments.build import build
 
     run = RunFolder(folder)
     run.create(small())

@@ -19,7 +19,7 @@ from innerloop.parallel.cpu_devices import use_cores
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.datasets import image_folder, memmap, mini_imagenet
 from innerloop.tasks.io import cache, download
-from innerloop.training.memory_plan import available_memory
+from innerloop.training.memory.memory_plan import available_memory
 from innerloop.training.storage.sources import weights_path
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"

@@ -67,7 +67,7 @@ def test_user_files_in_failed_run_folder_are_kept(project: Path, contents, monke
         (run / "config.json").write_text("mine")
         raise InnerloopError("train", "the run diverged")
 
-    monkeypatch.setattr("innerloop.training.nan_diagnosis.check_finite", visited)
+    monkeypatch.setattr("innerloop.training.diagnosis.nan_diagnosis.check_finite", visited)
     with pytest.raises(InnerloopError, match="diverged"):
         train(tiny(8), "runs/x")
     left = contents(project / "runs")

@@ -39,7 +39,7 @@ from innerloop.config.serialization import from_json
 from innerloop.errors import InnerloopError
 from innerloop.training import measure
 from innerloop.training import trained as training_trained
-from innerloop.training.supervised import SupervisedExperiment
+from innerloop.training.experiments.supervised import SupervisedExperiment
 
 SECTIONS = (Config, DataConfig, EvaluationConfig, InnerConfig, ModelConfig, OuterConfig, RLConfig)
 COMMANDS = {

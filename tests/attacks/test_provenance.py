@@ -16,7 +16,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.parallel import multi_process
 from innerloop.tasks import fingerprint
-from innerloop.training.signals import Stopped
+from innerloop.training.interruption.signals import Stopped
 from innerloop.training.storage import provenance
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import settings, train

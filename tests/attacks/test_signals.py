@@ -15,10 +15,10 @@ from benchmarks.scaling.launch import Process
 from tests.compilation import quick_variables
 
 from innerloop.config.schema import Config
-from innerloop.engine.mesh_loop import MeshLoop
 from innerloop.engine.meta_state import MetaState
-from innerloop.training import signals
-from innerloop.training.signals import Stopped
+from innerloop.engine.outer.mesh_loop import MeshLoop
+from innerloop.training.interruption import signals
+from innerloop.training.interruption.signals import Stopped
 from innerloop.training.storage import checkpoint_manager
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train

@@ -16,7 +16,7 @@ from innerloop.cli import progress
 from innerloop.cli.train import train_into
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-from innerloop.training.loop import Progress
+from innerloop.training.progress.progress import Progress
 from innerloop.training.storage import checkpoint_manager
 from innerloop.training.storage.checkpoint_manager import Manager
 from innerloop.training.storage.run_directory import RunFolder

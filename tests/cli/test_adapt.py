@@ -14,7 +14,7 @@ from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, DataConfig
 from innerloop.errors import InnerloopError
 from innerloop.tasks.datasets import glyphs
-from innerloop.training.models import fresh_model
+from innerloop.training.experiments.models import fresh_model
 from innerloop.training.storage import weights
 
 

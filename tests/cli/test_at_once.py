@@ -19,7 +19,7 @@ from innerloop.cli.at_once import ParallelRunner
 from innerloop.cli.seeds import Job
 from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
-from innerloop.training.signal_listener import NUMBERS
+from innerloop.training.interruption.signal_listener import NUMBERS
 
 
 @pytest.fixture

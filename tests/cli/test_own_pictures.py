@@ -20,8 +20,8 @@ from innerloop.errors import InnerloopError
 from innerloop.io.text import with_interval
 from innerloop.report import examples, measurements
 from innerloop.tasks.datasets import image_folder
-from innerloop.training import contact_sheet
 from innerloop.training.measure import measure
+from innerloop.training.recording import contact_sheet
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.trained import load_trained, started_from

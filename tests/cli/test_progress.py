@@ -4,8 +4,8 @@ import pytest
 from rich.console import Console
 
 from innerloop.cli import progress
-from innerloop.training.loop import Progress
-from innerloop.training.progress_words import duration, in_words
+from innerloop.training.progress.progress import Progress
+from innerloop.training.progress.progress_words import duration, in_words
 
 
 def lines(every, monkeypatch):

@@ -23,7 +23,7 @@ from innerloop.config.schema import (
 from innerloop.config.serialization import from_json, to_json
 from innerloop.config.unread_settings import check_effective
 from innerloop.errors import InnerloopError
-from innerloop.training import reinforcement, supervised
+from innerloop.training.experiments import reinforcement, supervised
 from innerloop.training.storage import shipped
 
 PRESETS = all_presets()

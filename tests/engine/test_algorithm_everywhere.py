@@ -14,10 +14,10 @@ from innerloop.algorithms import maml
 from innerloop.config.schema import InnerConfig
 from innerloop.config.specs import ALGORITHMS, AlgorithmSpec
 from innerloop.engine.algorithm import Algorithm, described
-from innerloop.engine.evaluate import evaluate
-from innerloop.engine.inner import InnerLoop
-from innerloop.engine.outer import OuterLoop
-from innerloop.engine.persistent_adam import FIRST, persistent_adam
+from innerloop.engine.evaluation.evaluate import evaluate
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.outer.outer_loop import OuterLoop
+from innerloop.engine.outer.persistent_adam import FIRST, persistent_adam
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 from innerloop.learner.learner import Learner

@@ -13,8 +13,8 @@ import pytest
 
 from innerloop.algorithms import fomaml, maml, reptile
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.evaluate import evaluate
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.evaluation.evaluate import evaluate
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.types import Batch, Task
 from innerloop.learner.learner import Learner
 from innerloop.nn import MLP

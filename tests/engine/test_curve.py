@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from innerloop.engine.curve import Curve
+from innerloop.engine.evaluation.curve import Curve
 
 
 @pytest.mark.parametrize(

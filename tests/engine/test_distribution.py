@@ -15,9 +15,9 @@ import pytest
 
 from innerloop.algorithms import maml
 from innerloop.engine.distribution import check_distribution, check_key, check_random, split_arrays
-from innerloop.engine.evaluate import evaluate
-from innerloop.engine.inner import InnerLoop
-from innerloop.engine.outer import OuterLoop
+from innerloop.engine.evaluation.evaluate import evaluate
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.outer.outer_loop import OuterLoop
 from innerloop.engine.types import Batch, Task, TwoStageSampler
 from innerloop.errors import InnerloopError
 from innerloop.learner.learner import Learner

@@ -10,9 +10,9 @@ import pytest
 
 from innerloop.algorithms import maml
 from innerloop.algorithms.maml import MAML
-from innerloop.engine.curve import Curve, join
-from innerloop.engine.evaluate import evaluate, evaluator, steps_to_record
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.evaluation.curve import Curve, join
+from innerloop.engine.evaluation.evaluate import evaluate, evaluator, steps_to_record
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 

@@ -11,11 +11,11 @@ import optax
 import pytest
 
 from innerloop.algorithms import anil, boil, cavia, imaml, maml, reptile
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.inner.unroll import unroll
 from innerloop.engine.pytree import Except, combine, partition, paths
 from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import Batch, Task
-from innerloop.engine.unroll import unroll
 from innerloop.errors import InnerloopError
 from innerloop.nn.losses import mean_squared_error
 

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from innerloop.analysis.analyzed_model import interval
-from innerloop.engine.curve import Curve
-from innerloop.engine.intervals import half_width, mean_over_tasks
+from innerloop.engine.evaluation.curve import Curve
+from innerloop.engine.evaluation.intervals import half_width, mean_over_tasks
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ import optax
 import pytest
 
 from innerloop.algorithms import anil, boil, fomaml, joint, maml, meta_sgd, protomaml, reptile
-from innerloop.engine.evaluate import evaluate
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.evaluation.evaluate import evaluate
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.jaxprs import dependent
-from innerloop.engine.loss import Loss
-from innerloop.engine.loss_errors import loss_errors
+from innerloop.engine.losses.loss import Loss
+from innerloop.engine.losses.loss_errors import loss_errors
 from innerloop.engine.meta_state import MetaState
-from innerloop.engine.outer import OuterLoop
+from innerloop.engine.outer.outer_loop import OuterLoop
 from innerloop.engine.task_list import TaskList
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError

@@ -17,9 +17,9 @@ from innerloop.engine.diagnosis import (
     locate_in_layers,
     locate_in_parameters,
 )
-from innerloop.engine.evaluate import evaluate
-from innerloop.engine.inner import InnerLoop
-from innerloop.engine.outer import OuterLoop
+from innerloop.engine.evaluation.evaluate import evaluate
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.outer.outer_loop import OuterLoop
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 from innerloop.learner.learner import Learner

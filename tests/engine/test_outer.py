@@ -11,9 +11,11 @@ import pytest
 
 from innerloop.algorithms import maml
 from innerloop.algorithms.maml import MAML
-from innerloop.engine import meta_state, outer, task_draws
-from innerloop.engine.counted_scan import scan_up_to
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine import meta_state
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.outer import outer_loop as outer
+from innerloop.engine.outer import task_draws
+from innerloop.engine.outer.counted_scan import scan_up_to
 from innerloop.engine.types import TwoStageSampler
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP

@@ -12,10 +12,10 @@ import pytest
 
 from innerloop.algorithms import maml, reptile
 from innerloop.engine.algorithm import MetaInfo
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.optimizer import initial_moments
-from innerloop.engine.outer import OuterLoop
-from innerloop.engine.persistent_adam import persistent_adam
+from innerloop.engine.outer.outer_loop import OuterLoop
+from innerloop.engine.outer.persistent_adam import persistent_adam
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP

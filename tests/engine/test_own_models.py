@@ -12,10 +12,10 @@ import optax
 import pytest
 
 from innerloop.algorithms import maml, reptile
-from innerloop.engine.evaluate import evaluate
-from innerloop.engine.inner import InnerLoop
-from innerloop.engine.loss import Adapted, Loss
-from innerloop.engine.outer import OuterLoop
+from innerloop.engine.evaluation.evaluate import evaluate
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.losses.loss import Adapted, Loss
+from innerloop.engine.outer.outer_loop import OuterLoop
 from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError

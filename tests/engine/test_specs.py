@@ -12,8 +12,8 @@ from innerloop.config.presets.registry import all_presets
 from innerloop.config.schema import Config, DataConfig, InnerConfig
 from innerloop.config.specs import ALGORITHMS, DATASETS, SETTINGS
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.inner import InnerLoop
-from innerloop.engine.persistent_adam import persistent_adam
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.outer.persistent_adam import persistent_adam
 
 SOURCE = Path(innerloop.__file__).parent
 NAMES = {*ALGORITHMS, *DATASETS}

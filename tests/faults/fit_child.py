@@ -9,7 +9,7 @@ import optax
 
 import innerloop as il
 from innerloop.engine.types import Params
-from innerloop.training.signals import Stopped
+from innerloop.training.interruption.signals import Stopped
 
 PARAMS, STATIC = eqx.partition(eqx.nn.MLP(1, 1, 8, 1, key=jax.random.key(3)), eqx.is_inexact_array)
 

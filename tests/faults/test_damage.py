@@ -11,7 +11,7 @@ import pytest
 
 from innerloop.config.schema import Config
 from innerloop.engine.meta_state import MetaState
-from innerloop.training.build import build
+from innerloop.training.experiments.build import build
 from innerloop.training.storage import checkpoint, checkpoint_manager, weights
 from innerloop.training.train import train
 

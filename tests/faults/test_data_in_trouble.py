@@ -25,7 +25,7 @@ from innerloop.tasks.io import download
 from innerloop.tasks.io.cache import cached
 from innerloop.tasks.io.download import Source, locate
 from innerloop.tasks.streaming import StreamedEpisodes
-from innerloop.training.loop import Progress
+from innerloop.training.progress.progress import Progress
 from innerloop.training.train import train
 
 

@@ -18,7 +18,7 @@ from innerloop.cli.train import train_into
 from innerloop.config.schema import Config, ModelConfig
 from innerloop.errors import InnerloopError
 from innerloop.io.folders import OwnFolder
-from innerloop.training.loop import Progress
+from innerloop.training.progress.progress import Progress
 from innerloop.training.storage import weights
 from innerloop.training.storage.lock import Busy, exclusive_lock
 from innerloop.training.train import train
@@ -88,8 +88,8 @@ def test_insufficient_disk_space_raises_before_checkpoint(
 READ_ONLY = """
 import os, sys
 from innerloop.errors import InnerloopError
-from innerloop.training.build import build
-from innerloop.training.memory_plan import memory_plan
+from innerloop.training.experiments.build import build
+from innerloop.training.memory.memory_plan import memory_plan
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
 memory_plan(build(RunFolder(sys.argv[1]).config()))  # all is imported while it can be read

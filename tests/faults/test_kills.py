@@ -13,7 +13,7 @@ from benchmarks.scaling.launch import Process
 from tests.compilation import quick_variables, unmeasured
 from tests.faults.child import EVERY, LONG
 
-from innerloop.training.build import build
+from innerloop.training.experiments.build import build
 from innerloop.training.storage import checkpoint, checkpoint_manager, weights
 from innerloop.training.storage.run_directory import RunFolder
 

@@ -17,7 +17,7 @@ from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttribut
 
 from innerloop.config.schema import Config, ModelConfig
 from innerloop.errors import InnerloopError
-from innerloop.training.out_of_memory import exhausted, explain_oom
+from innerloop.training.memory.out_of_memory import exhausted, explain_oom
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.storage.tensorboard import ScalarWriter

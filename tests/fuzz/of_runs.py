@@ -30,7 +30,7 @@ from innerloop.config.schema import (
 )
 from innerloop.config.serialization import from_json, to_json
 from innerloop.engine import meta_state
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.pytree import paths
 from innerloop.io.safetensors_reader import SHA256
 from innerloop.learner.learner import Learner

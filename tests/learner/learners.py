@@ -5,7 +5,7 @@ import numpy as np
 import optax
 
 from innerloop.algorithms import maml
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.learner.learner import Learner
 from innerloop.nn import MLP
 from innerloop.nn.losses import cross_entropy, mean_squared_error

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from innerloop.algorithms import maml
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.errors import InnerloopError
 from innerloop.learner.learner import Learner
 from innerloop.nn import MLP

@@ -10,9 +10,9 @@ import pytest
 from tests.learner.learners import ALGORITHM, INNER, blobs, line, regressor
 
 from innerloop.algorithms import maml
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.inner.unroll import unroll
 from innerloop.engine.types import Batch
-from innerloop.engine.unroll import unroll
 from innerloop.errors import InnerloopError
 from innerloop.learner.learner import Learner
 from innerloop.nn import MLP

@@ -10,7 +10,7 @@ import pytest
 from tests.learner.learners import ALGORITHM, blobs, line, regressor
 
 from innerloop.algorithms import maml
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.learner.learner import Learner

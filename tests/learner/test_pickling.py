@@ -17,7 +17,7 @@ from sklearn.exceptions import NotFittedError
 
 from innerloop.algorithms import anil, boil, maml
 from innerloop.engine.diagnosis import Diverged
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.errors import InnerloopError
 from innerloop.learner import pickling
 from innerloop.learner.learner import Learner

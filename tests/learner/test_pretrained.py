@@ -12,8 +12,8 @@ from innerloop.config.schema import Config, DataConfig, EvaluationConfig, ModelC
 from innerloop.errors import InnerloopError
 from innerloop.learner.learner import Learner
 from innerloop.learner.pretrained import load_initialisation
-from innerloop.training.build import build
-from innerloop.training.models import fresh_model
+from innerloop.training.experiments.build import build
+from innerloop.training.experiments.models import fresh_model
 from innerloop.training.storage import weights
 from innerloop.training.trained import load_trained
 

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.inner import Derivative, InnerLoop
+from innerloop.engine.inner.inner_loop import Derivative, InnerLoop
 from innerloop.engine.types import Batch, LossFn, Task
 from innerloop.nn import Conv4
 from innerloop.nn.kernels.conv import conv

@@ -13,10 +13,10 @@ from innerloop.algorithms import anil, cavia, joint, online_maml
 from innerloop.algorithms.online_maml import OnlineMAML
 from innerloop.algorithms.testing.meta_gradient import check_meta_gradient
 from innerloop.engine.algorithm import QUERY
-from innerloop.engine.inner import InnerLoop
-from innerloop.engine.loss import Loss
-from innerloop.engine.outer import OuterLoop
-from innerloop.engine.task_draws import task_keys
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.losses.loss import Loss
+from innerloop.engine.outer.outer_loop import OuterLoop
+from innerloop.engine.outer.task_draws import task_keys
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 from innerloop.nn.losses import mean_squared_error

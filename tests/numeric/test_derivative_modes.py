@@ -10,9 +10,9 @@ import pytest
 from numeric_cases import CASES, RULES, assert_close, differ, gradient, mlp_case
 
 from innerloop.algorithms import anil, boil, fomaml, maml
-from innerloop.engine.inner import Derivative, InnerLoop
+from innerloop.engine.inner.inner_loop import Derivative, InnerLoop
+from innerloop.engine.inner.unroll import unroll
 from innerloop.engine.types import Batch
-from innerloop.engine.unroll import unroll
 from innerloop.nn.losses import mean_squared_error
 
 SPLITS = {"all": maml, "head": anil, "body": boil}
@@ -83,7 +83,7 @@ def test_hoisting_preserves_gradient(make, mode, monkeypatch: pytest.MonkeyPatch
     loss, params, task = mlp_case()
     inner = InnerLoop(RULES["momentum"](), 3, derivative=mode)
     hoisted = gradient(make(loss, inner), params, task)
-    monkeypatch.setattr("innerloop.engine.unroll.hoist", lambda loss, fast, rest: (loss, rest))
+    monkeypatch.setattr("innerloop.engine.inner.unroll.hoist", lambda loss, fast, rest: (loss, rest))
     plain = gradient(make(loss, inner), params, task)
     for part in ("body", "head"):
         assert_close(hoisted[part], plain[part], 1e-13)
@@ -102,7 +102,7 @@ def test_hoisting_handles_constants_and_unused_head(monkeypatch: pytest.MonkeyPa
 
     inner = InnerLoop(RULES["sgd"](), 2)
     with monkeypatch.context() as patch:
-        patch.setattr("innerloop.engine.unroll.hoist", lambda loss, fast, rest: (loss, rest))
+        patch.setattr("innerloop.engine.inner.unroll.hoist", lambda loss, fast, rest: (loss, rest))
         plain = gradient(anil(odd, inner), params, task)
     assert_close(gradient(anil(odd, inner), params, task), plain, 1e-12)
     adapted = anil(headless, inner).adapt(params, task.support)

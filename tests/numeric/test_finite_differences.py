@@ -11,7 +11,7 @@ import pytest
 from numeric_cases import CASES, RULES, flat, normal
 
 from innerloop.algorithms import anil, boil, fomaml, maml
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 
 STEPS = 2
 

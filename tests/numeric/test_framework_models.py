@@ -14,11 +14,11 @@ from numeric_cases import normal
 
 from innerloop.algorithms import maml
 from innerloop.engine.algorithm import QUERY, loss_key
-from innerloop.engine.evaluate import evaluate
-from innerloop.engine.inner import InnerLoop
-from innerloop.engine.loss import Loss
-from innerloop.engine.outer import OuterLoop
-from innerloop.engine.task_draws import task_keys
+from innerloop.engine.evaluation.evaluate import evaluate
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.losses.loss import Loss
+from innerloop.engine.outer.outer_loop import OuterLoop
+from innerloop.engine.outer.task_draws import task_keys
 from innerloop.engine.types import Batch, Task
 from innerloop.parallel.mesh import task_mesh
 

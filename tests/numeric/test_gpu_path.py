@@ -5,7 +5,7 @@ import pytest
 from numeric_cases import assert_close, conv4_case, sgd
 
 from innerloop.algorithms import maml
-from innerloop.engine.inner import Derivative
+from innerloop.engine.inner.inner_loop import Derivative
 
 
 def gradients(backend: str, derivative: Derivative, monkeypatch: pytest.MonkeyPatch):

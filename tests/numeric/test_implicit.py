@@ -12,8 +12,8 @@ from numeric_cases import assert_close, differ, mlp_case, normal
 from innerloop.algorithms import imaml, maml
 from innerloop.algorithms.imaml import with_proximal_term
 from innerloop.algorithms.testing.meta_gradient import check_meta_gradient
-from innerloop.engine.inner import InnerLoop
-from innerloop.engine.loss import Loss
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.losses.loss import Loss
 from innerloop.engine.pytree import partition
 from innerloop.engine.types import Task
 from innerloop.errors import InnerloopError

@@ -13,7 +13,7 @@ from numeric_cases import assert_close, differ, gradient, mlp_case, sgd
 
 from innerloop import algorithms
 from innerloop.algorithms import anil, boil, fomaml, joint, maml
-from innerloop.engine.loss import Loss
+from innerloop.engine.losses.loss import Loss
 from innerloop.engine.types import Batch, LossFn, Task
 
 

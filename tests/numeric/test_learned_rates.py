@@ -14,10 +14,10 @@ from innerloop.algorithms import anil, fomaml, maml, maml_plus_plus, meta_sgd
 from innerloop.algorithms.maml_plus_plus import step_weights
 from innerloop.algorithms.testing.meta_gradient import check_meta_gradient
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.learned_rates import WithRates
-from innerloop.engine.loss import Loss
-from innerloop.engine.outer import OuterLoop
+from innerloop.engine.losses.loss import Loss
+from innerloop.engine.outer.outer_loop import OuterLoop
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 

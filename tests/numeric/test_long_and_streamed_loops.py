@@ -12,12 +12,12 @@ import pytest
 from numeric_cases import RULES, mlp_case, normal
 
 from innerloop.algorithms import anil, fomaml, maml
-from innerloop.engine.inner import Derivative, InnerLoop
-from innerloop.engine.loss import Loss
-from innerloop.engine.nested_scan import nested_scan
-from innerloop.engine.safe_roots import safe_div, safe_sqrt, with_safe_roots
+from innerloop.engine.inner.inner_loop import Derivative, InnerLoop
+from innerloop.engine.inner.nested_scan import nested_scan
+from innerloop.engine.inner.safe_roots import safe_div, safe_sqrt, with_safe_roots
+from innerloop.engine.inner.unroll import unroll
+from innerloop.engine.losses.loss import Loss
 from innerloop.engine.types import Batch, Task
-from innerloop.engine.unroll import unroll
 from innerloop.errors import InnerloopError
 
 SGD = optax.sgd(0.1)

@@ -12,11 +12,11 @@ from numeric_cases import mlp_case, normal
 
 from innerloop.algorithms import fomaml, joint, maml, reptile
 from innerloop.engine.algorithm import QUERY, loss_key
-from innerloop.engine.evaluate import evaluate
-from innerloop.engine.inner import Derivative, InnerLoop
-from innerloop.engine.loss import Adapted, Loss
-from innerloop.engine.outer import OuterLoop
-from innerloop.engine.task_draws import task_keys
+from innerloop.engine.evaluation.evaluate import evaluate
+from innerloop.engine.inner.inner_loop import Derivative, InnerLoop
+from innerloop.engine.losses.loss import Adapted, Loss
+from innerloop.engine.outer.outer_loop import OuterLoop
+from innerloop.engine.outer.task_draws import task_keys
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 

@@ -14,10 +14,10 @@ from numeric_cases import assert_close, mlp, normal
 
 from innerloop.algorithms import cavia, imaml, maml_plus_plus, meta_sgd, online_maml, protomaml
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.inner import Derivative, InnerLoop
+from innerloop.engine.inner.inner_loop import Derivative, InnerLoop
 from innerloop.engine.learned_rates import WithRates
-from innerloop.engine.outer import OuterLoop
-from innerloop.engine.task_draws import task_keys
+from innerloop.engine.outer.outer_loop import OuterLoop
+from innerloop.engine.outer.task_draws import task_keys
 from innerloop.engine.types import Batch, Task
 from innerloop.nn.losses import cross_entropy, mean_squared_error
 from innerloop.parallel.mesh import task_mesh

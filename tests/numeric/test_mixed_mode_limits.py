@@ -14,14 +14,14 @@ from jax.test_util import check_grads
 
 from innerloop.algorithms import maml
 from innerloop.config.presets.registry import preset
-from innerloop.engine.custom_rules import check_true_derivatives
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.custom_rules import check_true_derivatives
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.inner.unroll import unroll
 from innerloop.engine.types import Batch, Task
-from innerloop.engine.unroll import unroll
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
 from innerloop.nn.losses import cross_entropy
-from innerloop.training.reinforcement import RLExperiment
+from innerloop.training.experiments.reinforcement import RLExperiment
 
 X = jnp.linspace(-1, 1, 6)[:, None]
 TASK = Task(Batch(X, jnp.sin(X)), Batch(X, jnp.cos(X)))

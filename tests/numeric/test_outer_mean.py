@@ -11,8 +11,8 @@ import pytest
 from numeric_cases import assert_close, flat, mlp, normal, sgd
 
 from innerloop.algorithms import fomaml, maml, reptile
-from innerloop.engine import chunking, task_draws
-from innerloop.engine.outer import OuterLoop
+from innerloop.engine.outer import chunking, task_draws
+from innerloop.engine.outer.outer_loop import OuterLoop
 from innerloop.engine.pytree import global_norm
 from innerloop.engine.types import Batch, Task
 from innerloop.nn.losses import mean_squared_error

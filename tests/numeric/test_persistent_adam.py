@@ -10,9 +10,9 @@ import pytest
 from numeric_cases import mlp, mlp_case
 
 from innerloop.algorithms import reptile
-from innerloop.engine.inner import InnerLoop
-from innerloop.engine.outer import OuterLoop
-from innerloop.engine.persistent_adam import FIRST, WithMoments, persistent_adam, with_moments
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.outer.outer_loop import OuterLoop
+from innerloop.engine.outer.persistent_adam import FIRST, WithMoments, persistent_adam, with_moments
 from innerloop.engine.types import Batch, Task
 from innerloop.nn.losses import mean_squared_error
 

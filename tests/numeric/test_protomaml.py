@@ -13,7 +13,7 @@ from numeric_cases import assert_close, differ, flat, normal
 from innerloop.algorithms import maml, protomaml
 from innerloop.algorithms.protomaml import prototypes
 from innerloop.algorithms.testing.meta_gradient import check_meta_gradient
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.types import Batch, Task
 from innerloop.nn import MLP
 from innerloop.nn.losses import cross_entropy

@@ -17,7 +17,7 @@ import pytest
 from numeric_cases import assert_close, gradient, normal, sgd
 
 from innerloop.algorithms import fomaml, joint, maml, reptile
-from innerloop.engine.inner import Derivative
+from innerloop.engine.inner.inner_loop import Derivative
 from innerloop.engine.types import Task
 
 ALPHA = 0.2

@@ -11,8 +11,8 @@ from jax.sharding import PartitionSpec as P
 from numeric_cases import mlp_case
 
 from innerloop.algorithms import anil, imaml, joint, maml, meta_sgd
-from innerloop.engine.inner import InnerLoop
-from innerloop.engine.loss import Loss
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.losses.loss import Loss
 
 EACH = P("d")
 

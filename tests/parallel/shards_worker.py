@@ -11,9 +11,9 @@ import numpy as np
 import optax
 
 from innerloop.algorithms import maml
-from innerloop.engine.evaluate import evaluator
-from innerloop.engine.inner import InnerLoop
-from innerloop.engine.outer import OuterLoop
+from innerloop.engine.evaluation.evaluate import evaluator
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.outer.outer_loop import OuterLoop
 from innerloop.nn import MLP, Conv4
 from innerloop.nn.losses import cross_entropy, mean_squared_error
 from innerloop.parallel import multi_process

@@ -17,16 +17,16 @@ from innerloop.algorithms import maml
 from innerloop.cli import main
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, EvaluationConfig, ModelConfig, OuterConfig
-from innerloop.engine import outer
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.outer import outer_loop as outer
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP
 from innerloop.nn.losses import mean_squared_error
 from innerloop.parallel.mesh import task_mesh
 from innerloop.parallel.param_sharding import _axis_to_shard, shard_params
 from innerloop.tasks import Sinusoid
-from innerloop.training.loop import Progress
 from innerloop.training.measure import measure
+from innerloop.training.progress.progress import Progress
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train

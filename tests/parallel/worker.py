@@ -10,9 +10,9 @@ import numpy as np
 import optax
 
 from innerloop.algorithms import maml
-from innerloop.engine.evaluate import evaluate
-from innerloop.engine.inner import InnerLoop
-from innerloop.engine.outer import OuterLoop
+from innerloop.engine.evaluation.evaluate import evaluate
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.outer.outer_loop import OuterLoop
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP
 from innerloop.nn.losses import cross_entropy, mean_squared_error

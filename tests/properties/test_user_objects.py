@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 
 from innerloop.algorithms import anil, fomaml, maml, reptile
 from innerloop.engine import distribution
-from innerloop.engine.evaluate import evaluate
-from innerloop.engine.inner import InnerLoop
-from innerloop.engine.loss import Loss, check_key
-from innerloop.engine.outer import OuterLoop
+from innerloop.engine.evaluation.evaluate import evaluate
+from innerloop.engine.evaluation.scores import score_shapes
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.losses.loss import Loss, check_key
+from innerloop.engine.outer.outer_loop import OuterLoop
 from innerloop.engine.pytree import Except, check_selection, partition, paths
-from innerloop.engine.scores import score_shapes
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 from innerloop.learner.learner import Learner

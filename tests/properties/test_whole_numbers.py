@@ -15,9 +15,9 @@ BEFORE = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from dataclasses import replace
 import innerloop.analysis
-import innerloop.engine.evaluate
+from innerloop.engine.evaluation import evaluate as evaluation
 import innerloop as il
-from innerloop.engine.persistent_adam import persistent_adam
+from innerloop.engine.outer.persistent_adam import persistent_adam
 from innerloop.parallel.mesh import task_mesh
 from innerloop.rl import Bandit, GymnasiumFamily, MetaIterations, MetaSampler, SampleProcessor, surrogates
 from innerloop.rl import evaluate_policy, gradient_update, ppo_update, trpo_update
@@ -26,9 +26,9 @@ loss = il.mean_squared_error(lambda params, x: x * params["w"].sum())
 algorithm = il.maml(loss, il.InnerLoop(optax.sgd(0.1), 2))
 loop = lambda **changes: il.OuterLoop(algorithm, optax.sgd(0.1), tasks, **{"meta_batch": 2, **changes})
 task = tasks.sample(key)
-evaluator = lambda **changes: innerloop.engine.evaluate.evaluator(algorithm, tasks, **{"num_tasks": 4, **changes})
+evaluator = lambda **changes: evaluation.evaluator(algorithm, tasks, **{"num_tasks": 4, **changes})
 classes = il.ClassArrays.from_lists([np.zeros((2, 4, 4, 1), np.float32)] * 2, ["a", "b"])
-curve = innerloop.engine.evaluate.Curve((0,), {"loss": np.zeros((2, 1))})
+curve = evaluation.Curve((0,), {"loss": np.zeros((2, 1))})
 sampled = lambda *given: MetaSampler(*given, *[Bandit(), algorithm, SampleProcessor()][len(given):])
 iterations = lambda **changes: MetaIterations(
     sampled(), gradient_update(optax.sgd(0.1)), **{"meta_batch": 2, **changes}

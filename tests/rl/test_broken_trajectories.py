@@ -10,9 +10,9 @@ import optax
 import pytest
 
 from innerloop.algorithms import maml
-from innerloop.engine.curve import join
 from innerloop.engine.diagnosis import Diverged
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.evaluation.curve import join
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.errors import InnerloopError
 from innerloop.rl import MetaIterations, MetaSampler, gradient_update, surrogates
 from innerloop.rl.environments import Navigation, Transition
@@ -22,7 +22,7 @@ from innerloop.rl.restarting_rollout import restarting_rollout
 from innerloop.rl.rollout import Trajectories, rollout
 from innerloop.rl.sample_processor import SampleProcessor
 from innerloop.rl.sampler import _mean_return
-from innerloop.training.broken_trajectories import incidents
+from innerloop.training.diagnosis.broken_trajectories import incidents
 
 POLICY = GaussianPolicy(2, 2, hidden=(4,), key=jax.random.key(0))
 

@@ -11,7 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from innerloop.algorithms import fomaml, maml
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.parallel.mesh import REPLICATED, task_mesh
 from innerloop.rl import surrogates
 from innerloop.rl.distributions import Categorical, Normal

@@ -13,8 +13,8 @@ from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, EvaluationConfig, ModelConfig, RLConfig
 from innerloop.engine import meta_state
 from innerloop.errors import InnerloopError
-from innerloop.training.build import build
-from innerloop.training.reinforcement import RLExperiment, check_policy
+from innerloop.training.experiments.build import build
+from innerloop.training.experiments.reinforcement import RLExperiment, check_policy
 
 
 def tiny(name: str = "navigation-maml-trpo", **rl: Any) -> Config:

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from innerloop.algorithms import maml
 from innerloop.config.presets.registry import preset
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.rl import surrogates
 from innerloop.rl.environments import Transition
 from innerloop.rl.evaluate import example_rollouts
@@ -21,7 +21,7 @@ from innerloop.rl.restarting_rollout import restarting_rollout
 from innerloop.rl.rollout import Trajectories, rollout, steps_since_start
 from innerloop.rl.sample_processor import SampleProcessor
 from innerloop.rl.sampler import MetaSampler
-from innerloop.training.reinforcement import RLExperiment
+from innerloop.training.experiments.reinforcement import RLExperiment
 
 H, K = 5, 7
 

@@ -11,7 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from innerloop.algorithms import maml
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.types import Batch, Task
 from innerloop.nn import MLP, Conv4
 from innerloop.nn.losses import cross_entropy

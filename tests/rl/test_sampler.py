@@ -13,7 +13,7 @@ import pytest
 from rl_cases import PLAIN, table_policy
 
 from innerloop.algorithms import anil, cavia, imaml, joint, maml, meta_sgd, online_maml, protomaml
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.errors import InnerloopError
 from innerloop.rl import evaluate_policy, surrogates
 from innerloop.rl.baseline import _features

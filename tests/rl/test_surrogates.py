@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from rl_cases import PLAIN, every_trajectory, mean_return, table_policy
 
 from innerloop.algorithms import maml
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.types import Task
 from innerloop.rl import surrogates
 from innerloop.rl.environments import Bandit, TabularMDP

@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from innerloop.algorithms import joint, maml, online_maml, reptile
-from innerloop.engine.inner import InnerLoop
-from innerloop.engine.loss import Loss
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.losses.loss import Loss
 from innerloop.errors import InnerloopError
 from innerloop.rl import (
     Categorical,

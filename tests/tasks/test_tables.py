@@ -14,7 +14,7 @@ from hypothesis import given, settings
 
 import innerloop as il
 from innerloop import tables
-from innerloop.engine.evaluate import evaluator
+from innerloop.engine.evaluation.evaluate import evaluator
 from innerloop.errors import InnerloopError
 from innerloop.tasks.tables import traced
 from innerloop.tasks.tables.columns import column_of

@@ -9,9 +9,9 @@ import numpy as np
 from training_cases import EPISODES
 
 from innerloop.config.schema import Config, DataConfig
-from innerloop.engine.outer import StepInfo
+from innerloop.engine.outer.outer_loop import StepInfo
 from innerloop.nn.losses import accuracy, call
-from innerloop.training.progress_words import in_words
+from innerloop.training.progress.progress_words import in_words
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
 

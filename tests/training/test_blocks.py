@@ -14,13 +14,14 @@ from test_interruption import same_run
 
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, EvaluationConfig
-from innerloop.engine import task_draws
-from innerloop.engine.mesh_loop import MeshLoop
-from innerloop.training import pace, signals
-from innerloop.training.block_log import EMPTY, BlockLog, of_record
-from innerloop.training.loop import Progress
-from innerloop.training.pace import Pace
-from innerloop.training.signals import Stopped
+from innerloop.engine.outer import task_draws
+from innerloop.engine.outer.mesh_loop import MeshLoop
+from innerloop.training.interruption import signals
+from innerloop.training.interruption.signals import Stopped
+from innerloop.training.progress import pace
+from innerloop.training.progress.pace import Pace
+from innerloop.training.progress.progress import Progress
+from innerloop.training.recording.block_log import EMPTY, BlockLog, of_record
 from innerloop.training.storage import checkpoint_manager
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train

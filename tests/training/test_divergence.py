@@ -10,9 +10,9 @@ import pytest
 from training_cases import EPISODES
 
 from innerloop.config.schema import Config
-from innerloop.engine.curve import Curve
-from innerloop.training.build import build
-from innerloop.training.divergence import means
+from innerloop.engine.evaluation.curve import Curve
+from innerloop.training.diagnosis.divergence import means
+from innerloop.training.experiments.build import build
 from innerloop.training.measure import measure
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train

@@ -23,16 +23,16 @@ import pytest
 from fit_cases import LOSS, PARAMS, SCHEDULE, VALIDATION, algorithm, fitted, same_bits, same_run
 
 import innerloop as il
-from innerloop.engine import inner
+from innerloop.engine.inner import inner_loop as inner
 from innerloop.engine.meta_state import MetaState
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import task_mesh
-from innerloop.training import progress_line
-from innerloop.training.best_validation import Best, BestRule
-from innerloop.training.fit import Fitted
-from innerloop.training.fit_recorder import best_so_far
-from innerloop.training.loop import Progress
-from innerloop.training.signals import Stopped
+from innerloop.training.custom.best_validation import Best, BestRule
+from innerloop.training.custom.fit import Fitted
+from innerloop.training.custom.fit_recorder import best_so_far
+from innerloop.training.interruption.signals import Stopped
+from innerloop.training.progress import progress_line
+from innerloop.training.progress.progress import Progress
 from innerloop.training.storage import checkpoint_manager, own_weights
 from innerloop.training.storage.run_directory import RunFile, RunFolder
 
@@ -81,7 +81,7 @@ def test_fit_writes_metrics_checkpoints_and_environment(whole: Path):
 
 
 def test_validation_loss_matches_evaluate(whole: Path):
-    from innerloop.training.experiment import held_out_key
+    from innerloop.training.experiments.experiment import held_out_key
 
     key = held_out_key(0, "validation")
     curve = il.evaluate(algorithm(), il.load_params(whole, PARAMS), il.Sinusoid(), key=key, num_tasks=4)

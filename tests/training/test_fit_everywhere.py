@@ -13,10 +13,10 @@ from fit_cases import same_bits
 import innerloop as il
 from innerloop.config.schema import InnerConfig
 from innerloop.config.specs import ALGORITHMS
-from innerloop.engine.persistent_adam import persistent_adam
+from innerloop.engine.outer.persistent_adam import persistent_adam
 from innerloop.errors import InnerloopError
-from innerloop.training.callbacks import Callback
-from innerloop.training.loop import Progress
+from innerloop.training.progress.callbacks import Callback
+from innerloop.training.progress.progress import Progress
 
 WAYS = 3
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from innerloop.config.schema import Config
-from innerloop.engine.mesh_loop import MeshLoop
-from innerloop.training import signals
-from innerloop.training.loop import Progress
-from innerloop.training.signals import Guard, Interrupted, Stopped, graceful_shutdown
+from innerloop.engine.outer.mesh_loop import MeshLoop
+from innerloop.training.interruption import signals
+from innerloop.training.interruption.signals import Guard, Interrupted, Stopped, graceful_shutdown
+from innerloop.training.progress.progress import Progress
 from innerloop.training.storage import checkpoint_manager, weights
 from innerloop.training.train import train
 

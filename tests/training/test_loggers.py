@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from innerloop.errors import InnerloopError
-from innerloop.training.loop import Progress
-from innerloop.training.signals import Stopped
+from innerloop.training.interruption.signals import Stopped
+from innerloop.training.progress.progress import Progress
 
 SETTINGS = {"seed": 3, "parameters": {"w": "float32[2]"}}
 PROGRESS = Progress(4, 8, 1.0, 1.0, {"outer_loss": 0.5})

@@ -12,18 +12,18 @@ from training_cases import EPISODES, SPLITS, classes
 
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, DataConfig
-from innerloop.engine.curve import Curve
-from innerloop.engine.evaluate import evaluate
+from innerloop.engine.evaluation.curve import Curve
+from innerloop.engine.evaluation.evaluate import evaluate
 from innerloop.errors import InnerloopError
 from innerloop.rl.environments import Navigation
 from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.training import measure
 from innerloop.training import trained as training_trained
-from innerloop.training.experiment import Split, held_out_key
-from innerloop.training.reinforcement import RLExperiment
+from innerloop.training.experiments.experiment import Split, held_out_key
+from innerloop.training.experiments.reinforcement import RLExperiment
+from innerloop.training.experiments.supervised import SupervisedExperiment
 from innerloop.training.storage import shipped
 from innerloop.training.storage.run_directory import RunFolder
-from innerloop.training.supervised import SupervisedExperiment
 
 
 def test_measure_classification_matches_evaluate():

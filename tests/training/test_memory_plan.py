@@ -14,11 +14,11 @@ from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, InnerConfig, OuterConfig
 from innerloop.nn.kernels.conv import conv
 from innerloop.tasks.class_arrays import ClassArrays, Splits
-from innerloop.training import memory_plan as module
-from innerloop.training.build import build
-from innerloop.training.memory_plan import MemoryPlan, apply_plan, available_memory, memory_plan
-from innerloop.training.peak_memory import predicted_peak
-from innerloop.training.supervised import SupervisedExperiment, supervised
+from innerloop.training.experiments.build import build
+from innerloop.training.experiments.supervised import SupervisedExperiment, supervised
+from innerloop.training.memory import memory_plan as module
+from innerloop.training.memory.memory_plan import MemoryPlan, apply_plan, available_memory, memory_plan
+from innerloop.training.memory.peak_memory import predicted_peak
 
 SQUARE = 4 * 64 * 64
 
@@ -266,5 +266,5 @@ def test_peak_of_pallas_convolution_excludes_patches(monkeypatch: pytest.MonkeyP
     half = lambda x, w: jnp.sin(conv(jnp.cos(x), w))
     few = [a.astype(jnp.bfloat16) for a in (x, w)]
     assert predicted_peak(half, *few) == (2 + 9) * few[0].nbytes
-    monkeypatch.setattr("innerloop.training.peak_memory.INDEXED", x.size)
+    monkeypatch.setattr("innerloop.training.memory.peak_memory.INDEXED", x.size)
     assert peak() == (2 + 9) * x.nbytes

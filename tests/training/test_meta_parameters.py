@@ -19,13 +19,13 @@ from innerloop.engine.pytree import by_path
 from innerloop.engine.types import Batch
 from innerloop.errors import InnerloopError
 from innerloop.learner.learner import Learner
-from innerloop.training.build import build
+from innerloop.training.experiments.build import build
+from innerloop.training.experiments.models import fresh_model
+from innerloop.training.experiments.supervised import supervised
+from innerloop.training.interruption.signals import Stopped
 from innerloop.training.measure import measure
-from innerloop.training.models import fresh_model
-from innerloop.training.signals import Stopped
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
-from innerloop.training.supervised import supervised
 from innerloop.training.train import train
 from innerloop.training.trained import load_trained
 

@@ -16,15 +16,15 @@ from innerloop.algorithms.maml import MAML
 from innerloop.config.schema import Config
 from innerloop.engine.diagnosis import Diverged, Place
 from innerloop.engine.meta_state import MetaState, copy_to_host, restore_to_device
-from innerloop.engine.outer import OuterLoop, StepInfo
-from innerloop.engine.task_draws import task_keys
+from innerloop.engine.outer.outer_loop import OuterLoop, StepInfo
+from innerloop.engine.outer.task_draws import task_keys
 from innerloop.engine.types import Batch, LossFn, Task, TaskDistribution
 from innerloop.errors import InnerloopError
-from innerloop.training import nan_diagnosis
-from innerloop.training.build import build
-from innerloop.training.experiment import Experiment
+from innerloop.training.diagnosis import nan_diagnosis
+from innerloop.training.experiments.build import build
+from innerloop.training.experiments.experiment import Experiment
+from innerloop.training.experiments.supervised import SupervisedExperiment, supervised
 from innerloop.training.storage import checkpoint, checkpoint_manager
-from innerloop.training.supervised import SupervisedExperiment, supervised
 from innerloop.training.train import train
 
 STEP, TASK = 5, 1

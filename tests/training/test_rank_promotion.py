@@ -10,8 +10,8 @@ import pytest
 
 from innerloop.config.presets.registry import all_presets
 from innerloop.config.schema import Config
-from innerloop.engine.evaluate import evaluate
-from innerloop.engine.outer import OuterLoop
+from innerloop.engine.evaluation.evaluate import evaluate
+from innerloop.engine.outer.outer_loop import OuterLoop
 from innerloop.engine.types import Batch, Task
 from innerloop.learner.learner import Learner
 from innerloop.nn import Conv4
@@ -19,9 +19,9 @@ from innerloop.nn.losses import binary_cross_entropy, cross_entropy
 from innerloop.tasks.class_arrays import ClassArrays
 from innerloop.tasks.episodes import Episodes, with_rotations
 from innerloop.tasks.sinusoid import Sinusoid
-from innerloop.training.models import fresh_model, sinusoid_shape
-from innerloop.training.reinforcement import RLExperiment
-from innerloop.training.supervised import SupervisedExperiment
+from innerloop.training.experiments.models import fresh_model, sinusoid_shape
+from innerloop.training.experiments.reinforcement import RLExperiment
+from innerloop.training.experiments.supervised import SupervisedExperiment
 
 KEY = jax.random.key(0)
 

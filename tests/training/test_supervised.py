@@ -21,9 +21,9 @@ from innerloop.tasks.datasets import cifar, glyphs, image_folder, mini_imagenet,
 from innerloop.tasks.episodes import Episodes
 from innerloop.tasks.sinusoid import Sinusoid
 from innerloop.tasks.supervised import SupervisedBatches
-from innerloop.training.build import build, load_splits
-from innerloop.training.optimizers import inner_loop, outer_optimizer
-from innerloop.training.supervised import SupervisedExperiment
+from innerloop.training.experiments.build import build, load_splits
+from innerloop.training.experiments.optimizers import inner_loop, outer_optimizer
+from innerloop.training.experiments.supervised import SupervisedExperiment
 
 
 def data(**fields) -> SupervisedExperiment:

@@ -14,16 +14,16 @@ from training_cases import EPISODES, SPLITS, classes
 
 from innerloop.config.schema import Config
 from innerloop.engine.diagnosis import Diverged
-from innerloop.engine.outer import StepInfo
+from innerloop.engine.outer.outer_loop import StepInfo
 from innerloop.errors import InnerloopError
 from innerloop.tasks.class_arrays import Splits
-from innerloop.training.build import build
+from innerloop.training.diagnosis.nan_diagnosis import Block, check_finite
+from innerloop.training.experiments.build import build
+from innerloop.training.experiments.schedule import due
+from innerloop.training.interruption.signals import Guard
 from innerloop.training.loop import TrainingLoop
-from innerloop.training.nan_diagnosis import Block, check_finite
-from innerloop.training.recorder import Recorder
+from innerloop.training.recording.recorder import Recorder
 from innerloop.training.reproduce import Ended, compare
-from innerloop.training.schedule import due
-from innerloop.training.signals import Guard
 from innerloop.training.storage import checkpoint, checkpoint_manager, weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train

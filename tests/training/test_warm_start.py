@@ -12,7 +12,7 @@ from training_cases import CONFIG, EPISODES
 from innerloop.config.schema import Config
 from innerloop.engine.pytree import by_path
 from innerloop.errors import InnerloopError
-from innerloop.training.build import build
+from innerloop.training.experiments.build import build
 from innerloop.training.storage import shipped, weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train

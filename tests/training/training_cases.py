@@ -11,7 +11,7 @@ from innerloop.config.schema import (
     OuterConfig,
 )
 from innerloop.tasks.class_arrays import ClassArrays, Splits
-from innerloop.training.supervised import SupervisedExperiment
+from innerloop.training.experiments.supervised import SupervisedExperiment
 
 
 def classes(count: int, side: int = 4) -> ClassArrays:

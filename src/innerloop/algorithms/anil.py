@@ -4,7 +4,8 @@ r"""ANIL (almost no inner loop): the inner loop adapts only the head; the outer 
     g = grad_theta L(body, head_k; query)
 
 This is MAML whose inner loop selects the head. The head is carried through the scan as a separate partition, and the
-body's features of the support set are computed once per task (`innerloop.engine.loop_invariants`), not once per step.
+body's features of the support set are computed once per task, not once per step
+(`innerloop.engine.inner.loop_invariants`).
 
 Raghu, Raghu, Bengio and Vinyals 2020, "Rapid Learning or Feature Reuse? Towards Understanding the Effectiveness of
 MAML", section 4, arXiv 1909.09157.
@@ -13,7 +14,7 @@ MAML", section 4, arXiv 1909.09157.
 from dataclasses import replace
 
 from innerloop.algorithms.maml import MAML
-from innerloop.engine.inner import InnerLoop, check_inner
+from innerloop.engine.inner.inner_loop import InnerLoop, check_inner
 from innerloop.engine.pytree import Selection, check_not_all
 from innerloop.engine.types import LossFn
 

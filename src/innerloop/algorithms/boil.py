@@ -9,7 +9,7 @@ Oh, Yoo, Kim and Yun 2021, "BOIL: Towards Representation Change for Few-shot Lea
 from dataclasses import replace
 
 from innerloop.algorithms.maml import MAML
-from innerloop.engine.inner import InnerLoop, check_inner
+from innerloop.engine.inner.inner_loop import InnerLoop, check_inner
 from innerloop.engine.pytree import Except, Selection, check_not_all
 from innerloop.engine.types import LossFn
 

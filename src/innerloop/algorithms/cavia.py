@@ -16,7 +16,7 @@ import jax
 from jaxtyping import PyTree
 
 from innerloop.algorithms.maml import MAML
-from innerloop.engine.inner import InnerLoop, check_inner
+from innerloop.engine.inner.inner_loop import InnerLoop, check_inner
 from innerloop.engine.pytree import Selection, check_not_all, combine, partition
 from innerloop.engine.types import LossFn, Params
 

@@ -11,9 +11,9 @@ Finn, Abbeel and Levine 2017, section 5.2, arXiv 1703.03400; Nichol, Achiam and 
 import jax
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.keys import MaybeKey
-from innerloop.engine.loss import params_of, with_params
+from innerloop.engine.losses.loss import params_of, with_params
 from innerloop.engine.types import LossFn, Params, Task
 
 

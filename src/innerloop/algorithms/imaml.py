@@ -28,13 +28,13 @@ from jaxtyping import Array, Float, PyTree
 
 from innerloop.config.bounds import POSITIVE, check_argument
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.inner.unroll import Trajectory
 from innerloop.engine.keys import MaybeKey
-from innerloop.engine.loss import Loss
+from innerloop.engine.losses.loss import Loss
 from innerloop.engine.optimizer import update_of
 from innerloop.engine.pytree import combine, global_norm, partition, subtract
 from innerloop.engine.types import LossFn, Params, Task
-from innerloop.engine.unroll import Trajectory
 from innerloop.errors import InnerloopError, check_count
 from innerloop.parallel.precision import with_exact_products
 from innerloop.parallel.varying import varying_axes, varying_over

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.keys import MaybeKey
-from innerloop.engine.loss import with_params, with_state
+from innerloop.engine.losses.loss import with_params, with_state
 from innerloop.engine.types import LossFn, Params, Task
 
 

@@ -7,14 +7,14 @@ if the inner rule is gradient descent; the product runs from the first step on t
 any other rule the factors are that rule's derivatives. Differentiating the scan gives all of them.
 
 Finn, Abbeel and Levine 2017, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", algorithm 1,
-arXiv 1703.03400. The paper sums over tasks; `innerloop.engine.outer` takes the mean.
+arXiv 1703.03400. The paper sums over tasks; `innerloop.engine.outer.outer_loop` takes the mean.
 """
 
 import jax
 from jaxtyping import Array, Float, PyTree
 
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.keys import MaybeKey
 from innerloop.engine.types import LossFn, Params, Task
 

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PyTree
 from innerloop.algorithms.maml import MAML
 from innerloop.config.bounds import NOT_NEGATIVE, check_argument
 from innerloop.engine.algorithm import MetaInfo
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.keys import MaybeKey
 from innerloop.engine.learned_rates import WithRates, model_of, rates_of, scale_by_step_rates
 from innerloop.engine.pytree import partition

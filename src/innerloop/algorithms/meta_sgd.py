@@ -20,7 +20,7 @@ import optax
 
 from innerloop.algorithms.maml import MAML
 from innerloop.config.bounds import NOT_NEGATIVE, check_argument
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.learned_rates import WithRates, group_of, model_of, rates_of, scale_by_rates
 from innerloop.engine.pytree import partition, paths
 from innerloop.engine.trainable import check_trainable

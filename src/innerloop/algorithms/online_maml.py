@@ -20,12 +20,12 @@ from jaxtyping import Array, PyTree
 
 from innerloop.algorithms.maml import MAML
 from innerloop.engine.algorithm import QUERY
-from innerloop.engine.inner import InnerLoop, check_inner
+from innerloop.engine.inner.inner_loop import InnerLoop, check_inner
+from innerloop.engine.inner.unroll import Observe, Trajectory
 from innerloop.engine.keys import MaybeKey
-from innerloop.engine.loss import Loss, check_scalar, evaluate_loss, fold_key, initial_state, is_random
-from innerloop.engine.loss_errors import loss_errors
+from innerloop.engine.losses.loss import Loss, check_scalar, evaluate_loss, fold_key, initial_state, is_random
+from innerloop.engine.losses.loss_errors import loss_errors
 from innerloop.engine.types import LossFn, Params, Task
-from innerloop.engine.unroll import Observe, Trajectory
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
 

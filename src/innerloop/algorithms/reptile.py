@@ -7,8 +7,8 @@ taken outside). If `alpha` is given, g is divided by it: (theta - W) / alpha, th
 of gradient descent is the plain gradient of the support loss.
 
 Nichol, Achiam and Schulman 2018, "On First-Order Meta-Learning Algorithms", algorithms 1 and 2, arXiv 1803.02999.
-The authors' code keeps Adam's second moments from one task to the next. `innerloop.engine.persistent_adam` makes them
-part of theta, so that the gradient remains a function of only theta and the task. The query set is not used.
+The authors' code keeps Adam's second moments from one task to the next. `innerloop.engine.outer.persistent_adam` makes
+them part of theta, so that the gradient remains a function of only theta and the task. The query set is not used.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from jaxtyping import PyTree
 
 from innerloop.config.bounds import POSITIVE, check_argument
 from innerloop.engine.algorithm import Algorithm, MetaInfo
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.inner.unroll import Observe, Trajectory, unroll
 from innerloop.engine.keys import MaybeKey
-from innerloop.engine.loss import Adapted, params_of, with_params
-from innerloop.engine.persistent_adam import PersistentAdam, of_model, on_model, with_moments
+from innerloop.engine.losses.loss import Adapted, params_of, with_params
+from innerloop.engine.outer.persistent_adam import PersistentAdam, of_model, on_model, with_moments
 from innerloop.engine.pytree import subtract
 from innerloop.engine.types import LossFn, Params, Task
-from innerloop.engine.unroll import Observe, Trajectory, unroll
 from innerloop.errors import InnerloopError
 
 

@@ -11,17 +11,17 @@ from jaxtyping import PRNGKeyArray, PyTree
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.config.schema import Normalization
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.evaluate import Score, check_num_tasks, number_of_tasks, over_tasks
-from innerloop.engine.intervals import half_width, mean_over_tasks
+from innerloop.engine.evaluation.evaluate import Score, check_num_tasks, number_of_tasks, over_tasks
+from innerloop.engine.evaluation.intervals import half_width, mean_over_tasks
+from innerloop.engine.evaluation.scores import score_shapes
 from innerloop.engine.pytree import is_selected, paths
-from innerloop.engine.scores import score_shapes
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.untrusted import JsonObject
 from innerloop.nn.named_layers import NamedLayers, named_layers
-from innerloop.training.experiment import Split
+from innerloop.training.experiments.experiment import Split
+from innerloop.training.experiments.supervised import supervised
 from innerloop.training.measure import changed
-from innerloop.training.supervised import supervised
 from innerloop.training.trained import Trained
 
 MANY_QUERIES = 15

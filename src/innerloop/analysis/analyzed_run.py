@@ -13,7 +13,7 @@ from innerloop.config.bounds import COUNTS, STEPS, TASKS, TEST_SEED, Bounds, che
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.nn.named_layers import named_layers
-from innerloop.training.models import fresh_model
+from innerloop.training.experiments.models import fresh_model
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.storage.sources import load_weights, weights_path

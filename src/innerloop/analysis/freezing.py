@@ -14,8 +14,8 @@ from jaxtyping import PRNGKeyArray
 from innerloop.analysis.analyzed_model import AnalyzedModel, interval, task_count
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.curve import join
-from innerloop.engine.evaluate import evaluator
+from innerloop.engine.evaluation.curve import join
+from innerloop.engine.evaluation.evaluate import evaluator
 from innerloop.engine.types import Params
 from innerloop.io.untrusted import JsonObject
 

@@ -24,7 +24,7 @@ from innerloop.analysis.analyzed_model import AnalyzedModel
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.weight_movement import flat_vector
 from innerloop.engine.diagnosis import Diverged
-from innerloop.engine.evaluate import steps_to_record
+from innerloop.engine.evaluation.evaluate import steps_to_record
 from innerloop.engine.types import Params, Task
 from innerloop.io.untrusted import JsonObject
 

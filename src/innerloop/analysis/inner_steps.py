@@ -14,7 +14,7 @@ from jaxtyping import Array, PRNGKeyArray
 from innerloop.analysis.analyzed_model import AnalyzedModel, summary
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.weight_movement import flat_vector, none_for_nan, relative_change
-from innerloop.engine.evaluate import steps_to_record
+from innerloop.engine.evaluation.evaluate import steps_to_record
 from innerloop.engine.types import Params, Task
 from innerloop.io.untrusted import JsonObject
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Integer, PRNGKeyArray
 from innerloop.analysis.analyzed_model import AnalyzedModel, task_count
 from innerloop.analysis.freezing import paired_scores, scorer, shifted_progress
 from innerloop.analysis.progress import OnProgress, no_progress
-from innerloop.engine.evaluate import Score
+from innerloop.engine.evaluation.evaluate import Score
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject

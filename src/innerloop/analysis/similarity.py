@@ -27,7 +27,7 @@ from innerloop.analysis.cca import (
 )
 from innerloop.analysis.cka import linear_cka, rbf_cka
 from innerloop.analysis.progress import OnProgress, no_progress
-from innerloop.engine.evaluate import over_tasks
+from innerloop.engine.evaluation.evaluate import over_tasks
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError, explained
 from innerloop.io.untrusted import JsonObject

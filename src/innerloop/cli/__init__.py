@@ -13,8 +13,8 @@ from contextlib import suppress
 
 from innerloop.cli import streams
 from innerloop.errors import InnerloopError, did_you_mean
-from innerloop.training.process_end import print_error
-from innerloop.training.signals import Interrupted
+from innerloop.training.interruption.process_end import print_error
+from innerloop.training.interruption.signals import Interrupted
 
 COMMANDS = {
     "list": "list the presets: paper protocols, recipes, and your own data",

@@ -14,7 +14,7 @@ from innerloop.io.untrusted import JsonObject
 from innerloop.tasks.io import table_files
 from innerloop.tasks.tables.columns import column_of
 from innerloop.tasks.tables.preparation import Category, Preparation
-from innerloop.training.table import load_table, preparation_of
+from innerloop.training.experiments.table import load_table, preparation_of
 from innerloop.training.trained import with_data
 
 

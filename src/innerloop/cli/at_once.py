@@ -22,7 +22,7 @@ from innerloop.config.serialization import to_json
 from innerloop.errors import InnerloopError
 from innerloop.io.folders import OwnFolder
 from innerloop.io.text import as_json, printable
-from innerloop.training import signals
+from innerloop.training.interruption import signals
 
 CODE = "from innerloop.__main__ import entry; from innerloop.cli.at_once_child import child; entry(child)"
 COMMAND = (sys.executable, "-P", "-c", CODE)

@@ -18,7 +18,7 @@ from pathlib import Path
 from innerloop.cli import fail, in_options
 from innerloop.errors import InnerloopError
 from innerloop.io.text import shell_command
-from innerloop.training import signals
+from innerloop.training.interruption import signals
 
 CHILD = "INNERLOOP_CHILD"
 """Set in the child's environment to the process ID of the command."""

@@ -153,7 +153,7 @@ def _title(found: "Measurement") -> str:
 def _conditions(found: "Measurement", modes: Sequence[Normalization], config: Config) -> list[str]:
     """Everything that the numbers depend on, in words; measurements in other modes differ only in the mode."""
     from innerloop.training.measurement import ReturnMeasurement, ScoreMeasurement
-    from innerloop.training.progress_words import duration
+    from innerloop.training.progress.progress_words import duration
 
     words = [f"Mean ± 95 % interval over {_tasks(found)}"]
     if isinstance(found, ReturnMeasurement):

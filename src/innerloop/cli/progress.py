@@ -8,9 +8,9 @@ from contextlib import contextmanager, suppress
 from rich.console import Console
 
 from innerloop.io.text import printable
-from innerloop.training.loop import Progress
-from innerloop.training.progress_words import in_words, left, speed
-from innerloop.training.signals import Stopped, reporting_stop
+from innerloop.training.interruption.signals import Stopped, reporting_stop
+from innerloop.training.progress.progress import Progress
+from innerloop.training.progress.progress_words import in_words, left, speed
 
 EVERY = 5.0
 """Seconds between plain lines."""

@@ -18,7 +18,7 @@ from innerloop.config.schema import Config
 from innerloop.io.files import check_output_folder
 from innerloop.io.folders import OutputFolder
 from innerloop.io.text import diverged, shell_command
-from innerloop.training.signals import Stopped
+from innerloop.training.interruption.signals import Stopped
 
 if TYPE_CHECKING:
     import innerloop.report.measurements
@@ -56,7 +56,7 @@ def run(argv: Sequence[str]) -> int:
         if code:
             return code
     _measure_and_report([str(arguments.folder / config.name) for config in plan], arguments)
-    from innerloop.training.progress_words import duration
+    from innerloop.training.progress.progress_words import duration
 
     console().print(f"Took {duration(time.monotonic() - begun)}.")
     return 0

@@ -13,7 +13,7 @@ from innerloop.cli.common import console, parse, print_json, start_jax
 from innerloop.config.bounds import DEVICES
 from innerloop.errors import InnerloopError
 from innerloop.io.files import check_output_folder
-from innerloop.training.signals import Stopped
+from innerloop.training.interruption.signals import Stopped
 
 
 @dataclass(frozen=True)

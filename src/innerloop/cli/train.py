@@ -11,7 +11,7 @@ from innerloop.config.schema import Config
 from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.io.text import counted, shell_command
-from innerloop.training.signals import Stopped
+from innerloop.training.interruption.signals import Stopped
 from innerloop.training.storage.run_directory import RunFolder
 
 
@@ -116,8 +116,8 @@ def train_into(folder: Path, config: Config, *, resume: bool = False, several: b
         The exit code.
     """
     from innerloop.cli.progress import train_until_stopped
-    from innerloop.training.build import check_chunk
-    from innerloop.training.memory_plan import MemoryPlan
+    from innerloop.training.experiments.build import check_chunk
+    from innerloop.training.memory.memory_plan import MemoryPlan
     from innerloop.training.storage import checkpoint_manager
     from innerloop.training.train import train
 
@@ -177,7 +177,7 @@ def _start_in_words(config: Config) -> str:
 
 def _print_summary(folder: Path, finished: bool) -> None:
     """Print where the results are, the last validation score, and what to do next."""
-    from innerloop.training.progress_words import in_words
+    from innerloop.training.progress.progress_words import in_words
 
     run_folder, out = RunFolder(folder), console()
     metrics = run_folder.metrics()

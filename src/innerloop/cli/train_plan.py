@@ -36,7 +36,7 @@ def _check_inputs(config: Config, argv: Sequence[str]) -> None:
 
     Of the data only a table's header is read.
     """
-    from innerloop.training.build import check_settings
+    from innerloop.training.experiments.build import check_settings
 
     check_settings(config)
     data = config.data

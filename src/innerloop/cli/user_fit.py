@@ -14,7 +14,7 @@ from innerloop.io.files import expanded
 from innerloop.learner.learner import Learner
 from innerloop.learner.validation import Shape
 from innerloop.tasks.io.images import peek
-from innerloop.training.build import load_splits
+from innerloop.training.experiments.build import load_splits
 from innerloop.training.storage.sources import load_weights
 from innerloop.training.trained import with_data
 

@@ -9,13 +9,20 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from innerloop.engine.diagnosis import locate_in_adaptation, locate_in_meta_gradient
 from innerloop.engine.eager import one_program
-from innerloop.engine.inner import InnerLoop, check_inner
+from innerloop.engine.inner.inner_loop import InnerLoop, check_inner
+from innerloop.engine.inner.unroll import Observe, Trajectory, unroll
 from innerloop.engine.keys import MaybeKey
-from innerloop.engine.loss import Adapted, check_function, evaluate_loss, fold_key, initial_state, is_random
-from innerloop.engine.loss_errors import loss_errors
+from innerloop.engine.losses.loss import (
+    Adapted,
+    check_function,
+    evaluate_loss,
+    fold_key,
+    initial_state,
+    is_random,
+)
+from innerloop.engine.losses.loss_errors import loss_errors
 from innerloop.engine.pytree import Selection, in_words, shapes_only
 from innerloop.engine.types import LossFn, Params, Task
-from innerloop.engine.unroll import Observe, Trajectory, unroll
 from innerloop.errors import InnerloopError
 from innerloop.parallel.precision import with_exact_products
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from innerloop.engine.diagnosis import Diverged, Place, advice, is_finite
-from innerloop.engine.loss_errors import derivative_errors, loss_errors
+from innerloop.engine.losses.loss_errors import derivative_errors, loss_errors
 from innerloop.engine.trainable import check_trainable
 from innerloop.parallel.compile_once import compile_once, transforming
 from innerloop.parallel.precision import exact_products

@@ -5,7 +5,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from innerloop.engine.loss import Loss
+from innerloop.engine.losses.loss import Loss
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError
 from innerloop.nn.losses import BatchLoss, sigmoid_cross_entropy, softmax_cross_entropy

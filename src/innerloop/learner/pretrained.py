@@ -9,11 +9,11 @@ from innerloop.config.schema import Config
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.learner.validation import Shape
-from innerloop.training import model_size
-from innerloop.training.models import fresh_model, sinusoid_shape
+from innerloop.training.experiments.models import fresh_model, sinusoid_shape
+from innerloop.training.experiments.supervised import SupervisedExperiment
+from innerloop.training.memory import model_size
 from innerloop.training.storage import weights
 from innerloop.training.storage.sources import load_weights
-from innerloop.training.supervised import SupervisedExperiment
 from innerloop.training.warm_start import MODEL, zero_head
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 from innerloop.config.schema import Normalization
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.diagnosis import Diverged, advice, locate_in_parameters
-from innerloop.engine.loss import Adapted, is_random, with_state
+from innerloop.engine.losses.loss import Adapted, is_random, with_state
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError, first_line
 from innerloop.learner.outputs import active_outputs, batch_loss, loss_on_active_outputs

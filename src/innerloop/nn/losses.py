@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from innerloop.engine.loss import Adapted, check_function
+from innerloop.engine.losses.loss import Adapted, check_function
 from innerloop.engine.model_state import fresh_state
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError

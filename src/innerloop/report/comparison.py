@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from innerloop.engine.intervals import half_width
+from innerloop.engine.evaluation.intervals import half_width
 from innerloop.io.text import with_interval
 from innerloop.io.untrusted import JsonObject
 from innerloop.training.measurement import Band, Measurement, ScoreMeasurement

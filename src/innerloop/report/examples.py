@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from matplotlib.figure import Figure
 
-from innerloop.engine.evaluate import steps_to_record
+from innerloop.engine.evaluation.evaluate import steps_to_record
 from innerloop.engine.types import Batch, Params, Task
 from innerloop.io.text import printable
 from innerloop.nn.losses import call
@@ -19,8 +19,8 @@ from innerloop.report.plots import tasks as drawings
 from innerloop.report.plots.style import draw_figure
 from innerloop.tasks.episodes import Episodes
 from innerloop.tasks.tables.group_tasks import GroupTasks
-from innerloop.training.supervised import supervised
-from innerloop.training.table import table_of
+from innerloop.training.experiments.supervised import supervised
+from innerloop.training.experiments.table import table_of
 from innerloop.training.trained import Trained
 
 SEED = 2
@@ -142,7 +142,7 @@ def _fit(trained: Trained, answers: Answers, tasks: GroupTasks, number: int, key
 def walks(result: Result, count: int = 4) -> Figure:
     """Navigation towards a few held-out goals before and after each update; all runs get the same goals."""
     from innerloop.rl.evaluate import example_rollouts
-    from innerloop.training.reinforcement import reinforcement
+    from innerloop.training.experiments.reinforcement import reinforcement
 
     trained = result.trained
     collector = replace(reinforcement(trained.experiment).test_sampler, trajectories=10)

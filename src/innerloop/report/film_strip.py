@@ -38,7 +38,7 @@ class Strip:
 
 def strip(result: Result) -> Figure:
     """Two tasks (directions or speeds) before the first update and after the last; all runs get the same tasks."""
-    from innerloop.training.reinforcement import reinforcement
+    from innerloop.training.experiments.reinforcement import reinforcement
 
     experiment = reinforcement(result.trained.experiment)
     wrapped: Any = experiment.environment

@@ -18,7 +18,7 @@ from innerloop.report.html_blocks import document, escaped, table
 from innerloop.report.measurements import first_distinct
 from innerloop.report.plots.runs import Training, training_figure
 from innerloop.report.settings_table import folded_table
-from innerloop.training.best_validation import MODES, Best, BestRule
+from innerloop.training.custom.best_validation import MODES, Best, BestRule
 from innerloop.training.storage.run_directory import RunFile, RunFolder
 from innerloop.training.storage.sources import weights_path
 

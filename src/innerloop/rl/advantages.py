@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from innerloop.engine.safe_roots import safe_sqrt
+from innerloop.engine.inner.safe_roots import safe_sqrt
 from innerloop.rl.distributions import PerStep
 
 ROUNDING = 100

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.curve import Curve, join
 from innerloop.engine.diagnosis import Diverged
-from innerloop.engine.evaluate import check_num_tasks, iterate_batches, whole_batches
+from innerloop.engine.evaluation.curve import Curve, join
+from innerloop.engine.evaluation.evaluate import check_num_tasks, iterate_batches, whole_batches
 from innerloop.engine.types import Params
 from innerloop.errors import check_choice
 from innerloop.io.text import counted

@@ -5,10 +5,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from innerloop.engine.counted_scan import scan_up_to
 from innerloop.engine.diagnosis import Diverged
-from innerloop.engine.mesh_loop import MeshLoop
 from innerloop.engine.meta_state import MetaState, restore_to_device
+from innerloop.engine.outer.counted_scan import scan_up_to
+from innerloop.engine.outer.mesh_loop import MeshLoop
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import mean_over_devices

@@ -23,9 +23,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from innerloop.config.bounds import Bounds, check_bounds
 from innerloop.engine.algorithm import Algorithm, check_is_algorithm
-from innerloop.engine.inner import InnerLoop
-from innerloop.engine.inner_step import Carry, StepInputs, inner_step
-from innerloop.engine.loss import Extras
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.inner.inner_step import Carry, StepInputs, inner_step
+from innerloop.engine.losses.loss import Extras
 from innerloop.engine.pytree import combine, partition
 from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError

@@ -19,8 +19,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from innerloop.config.bounds import Bounds, check_number
 from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.chunking import mean_in_chunks
 from innerloop.engine.optimizer import apply_optimizer, check_optimizer
+from innerloop.engine.outer.chunking import mean_in_chunks
 from innerloop.engine.pytree import global_norm, shapes_only
 from innerloop.engine.types import LossFn, Params, Task
 from innerloop.errors import InnerloopError

@@ -10,7 +10,7 @@ from jaxtyping import Array, PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.meta_state import MetaState
-from innerloop.engine.outer import GradientLoop, StepInfo
+from innerloop.engine.outer.outer_loop import GradientLoop, StepInfo
 from innerloop.engine.types import Task
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.meta_state import MetaState
-from innerloop.engine.task_draws import task_keys
+from innerloop.engine.outer.task_draws import task_keys
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError, check_count
 from innerloop.parallel.mesh import from_local_shards, local_copy, local_tasks, on_host

@@ -3,38 +3,26 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import PyTree
 
-from innerloop.engine.curve import join
+from innerloop.engine.evaluation.curve import join
 from innerloop.engine.meta_state import MetaState, copy_to_host
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel import multi_process
 from innerloop.parallel.mesh import on_host
 from innerloop.parallel.param_sharding import model_shards_of
-from innerloop.training import divergence
-from innerloop.training.block_log import EMPTY, BlockLog
-from innerloop.training.experiment import Evaluator, Trainable, held_out_key
-from innerloop.training.nan_diagnosis import Block, outputs_by_layer
-from innerloop.training.pace import Pace
-from innerloop.training.recorder import Recorder
-from innerloop.training.signals import Guard, Stopped
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The progress of a run after a block. Speeds and remaining time are NaN until the second dispatch is timed."""
-
-    step: int
-    total: int
-    tasks_per_second: float
-    seconds_left: float
-    metrics: dict[str, float]
-    environment_steps_per_second: float = 0.0
+from innerloop.training.diagnosis import divergence
+from innerloop.training.diagnosis.nan_diagnosis import Block, outputs_by_layer
+from innerloop.training.experiments.experiment import Evaluator, Trainable, held_out_key
+from innerloop.training.interruption.signals import Guard, Stopped
+from innerloop.training.progress.pace import Pace
+from innerloop.training.progress.progress import Progress
+from innerloop.training.recording.block_log import EMPTY, BlockLog
+from innerloop.training.recording.recorder import Recorder
 
 
 class TrainingLoop:

@@ -7,13 +7,13 @@ from typing import Any, get_args
 
 from innerloop.config.bounds import SEED, check_number
 from innerloop.config.schema import Config, Normalization
-from innerloop.engine.curve import Curve, join
-from innerloop.engine.evaluate import number_of_tasks
+from innerloop.engine.evaluation.curve import Curve, join
+from innerloop.engine.evaluation.evaluate import number_of_tasks
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.precision import available, products
 from innerloop.tasks.tables.group_tasks import GroupTasks
-from innerloop.training.experiment import Split, held_out_key
+from innerloop.training.experiments.experiment import Split, held_out_key
 from innerloop.training.measurement import Band, Measurement, ReturnMeasurement, ScoreMeasurement
 from innerloop.training.trained import Trained
 

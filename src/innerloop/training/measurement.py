@@ -52,7 +52,7 @@ class Measurement(ABC):
     classes: str
     """The set of classes: `test`, `validation` or `train`."""
     diverged_tasks: int
-    """The number of tasks on which adaptation diverged (`innerloop.engine.curve`); the means include them."""
+    """How many tasks' adaptation diverged (`innerloop.engine.evaluation.curve`); the means include them."""
     broken_trajectories: int = 0
     """In reinforcement learning, the number of trajectories that broke; the means are over the others."""
     source: str

@@ -14,8 +14,8 @@ import numpy as np
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
 from innerloop.io.untrusted import JsonObject
-from innerloop.training.loop import Progress
-from innerloop.training.model_size import check_stored
+from innerloop.training.memory.model_size import check_stored
+from innerloop.training.progress.progress import Progress
 from innerloop.training.storage.provenance import changed
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.storage.sources import load_weights

@@ -19,21 +19,23 @@ from innerloop.errors import InnerloopError
 from innerloop.io.digests import sha256
 from innerloop.parallel import multi_process
 from innerloop.parallel.precision import check_available, products
-from innerloop.training import contact_sheet, warm_start
-from innerloop.training.build import build, check_chunk
-from innerloop.training.loop import Progress, TrainingLoop
-from innerloop.training.memory_plan import MemoryPlan, apply_plan, available_memory, memory_plan
-from innerloop.training.model_size import check_kept
-from innerloop.training.out_of_memory import explain_oom
-from innerloop.training.recorder import Recorder, RunRecorder
+from innerloop.training import warm_start
+from innerloop.training.experiments.build import build, check_chunk
+from innerloop.training.experiments.schedule import Schedule
+from innerloop.training.experiments.supervised import SupervisedExperiment
+from innerloop.training.experiments.table import TableExperiment
+from innerloop.training.interruption.signals import graceful_shutdown
+from innerloop.training.loop import TrainingLoop
+from innerloop.training.memory.memory_plan import MemoryPlan, apply_plan, available_memory, memory_plan
+from innerloop.training.memory.model_size import check_kept
+from innerloop.training.memory.out_of_memory import explain_oom
+from innerloop.training.progress.progress import Progress
+from innerloop.training.recording import contact_sheet
+from innerloop.training.recording.recorder import Recorder, RunRecorder
 from innerloop.training.run_length import resumed_config
-from innerloop.training.schedule import Schedule
-from innerloop.training.signals import graceful_shutdown
 from innerloop.training.storage import checkpoint_manager, provenance, weights
 from innerloop.training.storage.lock import exclusive_lock
 from innerloop.training.storage.run_directory import RunFile, RunFolder
-from innerloop.training.supervised import SupervisedExperiment
-from innerloop.training.table import TableExperiment
 
 
 def train(

@@ -12,9 +12,9 @@ from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.mesh import on_host
-from innerloop.training import model_size
-from innerloop.training.build import build
-from innerloop.training.experiment import Experiment
+from innerloop.training.experiments.build import build
+from innerloop.training.experiments.experiment import Experiment
+from innerloop.training.memory import model_size
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.storage.sources import load_weights

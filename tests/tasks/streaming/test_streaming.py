@@ -13,8 +13,10 @@ import optax
 import pytest
 
 from innerloop.algorithms import fomaml
-from innerloop.engine import meta_state, outer, task_draws
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine import meta_state
+from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.outer import outer_loop as outer
+from innerloop.engine.outer import task_draws
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP
 from innerloop.nn.losses import cross_entropy

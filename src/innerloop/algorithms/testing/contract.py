@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.distribution import same_bits
-from innerloop.engine.inner import InnerLoop
+from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.types import Batch, LossFn, Task
 from innerloop.errors import InnerloopError
 from innerloop.nn.losses import softmax_cross_entropy

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 from innerloop.algorithms.testing.finite_differences import unit
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.keys import MaybeKey
-from innerloop.engine.loss import Adapted, params_of, with_params, with_state
+from innerloop.engine.losses.loss import Adapted, params_of, with_params, with_state
 from innerloop.engine.pytree import subtract
 from innerloop.engine.types import Params, Task
 

@@ -24,8 +24,8 @@ from innerloop.algorithms.testing.gradient_kinds import Kind, angle_and_ratio, n
 from innerloop.engine.algorithm import Algorithm, check_is_algorithm, check_task
 from innerloop.engine.diagnosis import first_nonfinite_leaf
 from innerloop.engine.keys import MaybeKey
-from innerloop.engine.loss import Loss, check_loss
-from innerloop.engine.loss_errors import REVERSE
+from innerloop.engine.losses.loss import Loss, check_loss
+from innerloop.engine.losses.loss_errors import REVERSE
 from innerloop.engine.pytree import Except, combine, partition
 from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import Params, Task

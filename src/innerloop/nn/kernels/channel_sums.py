@@ -19,7 +19,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 from jaxtyping import Array, Float
 
-from innerloop.engine.chunking import in_memory_order
+from innerloop.engine.outer.chunking import in_memory_order
 from innerloop.nn.kernels.backend import backend
 from innerloop.nn.kernels.primitives import batch_first, primitive
 from innerloop.parallel.varying import varying_axes, varying_over

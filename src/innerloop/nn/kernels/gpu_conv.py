@@ -16,7 +16,7 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jaxtyping import Array
 
-from innerloop.engine.chunking import divisor_up_to
+from innerloop.engine.outer.chunking import divisor_up_to
 from innerloop.nn.kernels.bilinear_conv import bilinear_maps
 from innerloop.nn.kernels.im2col import conv_by_patches, input_gradient_by_patches, map_blocks, patches
 

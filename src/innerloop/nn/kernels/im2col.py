@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from innerloop.engine.chunking import divisor_up_to
+from innerloop.engine.outer.chunking import divisor_up_to
 
 Images = Float[Array, "examples height width channels"]
 Outputs = Float[Array, "examples out_height out_width filters"]

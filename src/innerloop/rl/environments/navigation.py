@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.config.bounds import COUNTS, check_bounds
-from innerloop.engine.safe_roots import safe_sqrt
+from innerloop.engine.inner.safe_roots import safe_sqrt
 from innerloop.errors import check_choice
 from innerloop.rl.environments.base import Transition, VectorTasks
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from innerloop.io.untrusted import JsonObject
 from innerloop.io.versions import required
-from innerloop.training.callbacks import Callback
 from innerloop.training.loggers.service import keep_id, kept_id
-from innerloop.training.loop import Progress
+from innerloop.training.progress.callbacks import Callback
+from innerloop.training.progress.progress import Progress
 
 
 class TrackioLogger(Callback):

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.config.bounds import COUNTS, check_bounds
-from innerloop.engine.loss import check_function
+from innerloop.engine.losses.loss import check_function
 from innerloop.errors import InnerloopError
 from innerloop.io.versions import required
 from innerloop.rl.environments.base import Transition, VectorTasks

@@ -1,0 +1,1 @@
+"""The loss that algorithms hold, and what is wrong with one that cannot be used."""

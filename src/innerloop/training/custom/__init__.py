@@ -1,0 +1,1 @@
+"""Runs of the user's own algorithm, parameters and tasks: `innerloop.fit`."""

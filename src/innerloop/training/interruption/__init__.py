@@ -1,0 +1,1 @@
+"""Signals during a run: the state is saved before the process ends."""
