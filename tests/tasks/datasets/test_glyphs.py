@@ -35,7 +35,7 @@ def test_each_script_is_in_one_part(splits):
 
 
 def test_class_shapes_are_distinct():
-    names = [class_splits.names("glyphs", part) for part in class_splits.PARTS]
+    names = [class_splits.names("glyphs", part) for part in class_splits.SPLITS]
     overlap = glyph_classes._overlaps([int(name.split("+")[1], 16) for part in names for name in part])
     np.fill_diagonal(overlap, 0)
     part = np.repeat(np.arange(3), [len(part) for part in names])
@@ -93,8 +93,8 @@ def test_drawers_vary_within_recognisable_classes(splits):
 
 
 def test_images_are_determined_by_arguments(monkeypatch, tmp_path):
-    few = {part: class_splits.names("glyphs", part)[:4] for part in class_splits.PARTS}
-    monkeypatch.setattr(class_splits, "names", lambda split, part: few[part])
+    few = {split: class_splits.names("glyphs", split)[:4] for split in class_splits.SPLITS}
+    monkeypatch.setattr(class_splits, "names", lambda protocol, split: few[split])
     first, again, other, larger = (
         glyphs.load(cache=tmp_path / f"{i}", drawers=6, **kwargs).train
         for i, kwargs in enumerate(({}, {}, {"seed": 1}, {"size": 40}))

@@ -63,7 +63,7 @@ def load(*, size: int = 28, drawers: int = 20, cache: AnyPath | None = None, see
 
 
 def _build(size: int, drawers: int, seed: int) -> ClassArrays:
-    names = [name for part in class_splits.PARTS for name in class_splits.names("glyphs", part)]
+    names = [name for split in class_splits.SPLITS for name in class_splits.names("glyphs", split)]
     codes = [int(name.split("U+")[1], 16) for name in names]
     rng = np.random.default_rng(seed)
     bases, which = _bases(codes, 2 * size, drawers, rng)

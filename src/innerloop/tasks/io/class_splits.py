@@ -1,4 +1,4 @@
-"""Published class splits: text files in the package, one class name per line, with a checksum for each file."""
+"""Published lists of classes: text files in the package, one class name per line, with a checksum for each file."""
 
 from importlib import resources
 
@@ -21,16 +21,20 @@ SHA256 = {
     "omniglot_maml_train.txt": "5db7f21e25125d35ddee42bb747ab423264e20b224efb534ee904c31112461e2",
     "omniglot_maml_validation.txt": "4347444f1e5d3c11a5ed0943080a2d51427fbb51c28f3f997bf2cca644b56575",
 }
-PARTS = Splits._fields
+SPLITS = Splits._fields
 
 
-def names(split: str, part: str) -> tuple[str, ...]:
-    """Class names of one part (`train`, `validation` or `test`) of a committed split.
+def names(protocol: str, split: str) -> tuple[str, ...]:
+    """The class names of a split in a published protocol.
+
+    Args:
+        protocol: the protocol, such as `omniglot_maml`, `cifar_fs` or `fc100`.
+        split: `train`, `validation` or `test`.
 
     Raises:
         InnerloopError: if the file does not match its checksum.
     """
-    file = f"{split}_{part}.txt"
+    file = f"{protocol}_{split}.txt"
     path = resources.files("innerloop.tasks.datasets") / "splits" / file
     content = path.read_bytes().replace(b"\r\n", b"\n")
     if sha256([content]).hex() != SHA256[file]:
@@ -38,6 +42,6 @@ def names(split: str, part: str) -> tuple[str, ...]:
     return tuple(content.decode().split())
 
 
-def apply(data: ClassArrays, split: str) -> Splits:
-    """Split the classes of a data set by a committed split."""
-    return Splits(*(data.gather(names(split, part)) for part in PARTS))
+def apply(data: ClassArrays, protocol: str) -> Splits:
+    """Split the classes of a data set as in a published protocol."""
+    return Splits(*(data.gather(names(protocol, split)) for split in SPLITS))
