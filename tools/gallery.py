@@ -76,15 +76,15 @@ def of_glyphs() -> Iterator[Made]:
                 raise SystemExit(1)
         yield "adaptation", adaptation(sources)
         yield from of_analyses(
-            analyze(Request(sources["MAML"], tasks=TASKS), EXPERIMENTS),
-            analyze(Request(sources["ANIL"], tasks=TASKS), COMPARED),
+            analyze(Request(sources["MAML"], num_tasks=TASKS), EXPERIMENTS),
+            analyze(Request(sources["ANIL"], num_tasks=TASKS), COMPARED),
         )
 
 
 def adaptation(sources: dict[str, str]) -> Figure:
     """Accuracy over inner steps."""
     measured: dict[str, Measurement] = {
-        name: il.measure(il.load_trained(source), tasks=TASKS) for name, source in sources.items()
+        name: il.measure(il.load_trained(source), num_tasks=TASKS) for name, source in sources.items()
     }
     return draw_figure(runs.ADAPTATION, lambda ax: plots.adaptation(measured, ax))
 
@@ -112,13 +112,13 @@ def training() -> Figure:
 def walks() -> Figure:
     """Navigation towards one goal, before and after the updates."""
     trained = il.load_trained("navigation-maml-trpo")
-    return examples.walks(Result("MAML", trained, il.measure(trained, tasks=4), [], {}), count=1)
+    return examples.walks(Result("MAML", trained, il.measure(trained, num_tasks=4), [], {}), count=1)
 
 
 def film() -> Figure:
     """A half-cheetah that runs forwards or backwards, before and after the updates."""
     trained = il.load_trained("half-cheetah-direction-maml-trpo")
-    return film_strip.strip(Result("MAML", trained, il.measure(trained, tasks=4), [], {}))
+    return film_strip.strip(Result("MAML", trained, il.measure(trained, num_tasks=4), [], {}))
 
 
 def predictions() -> Figure:
@@ -132,7 +132,7 @@ def predictions() -> Figure:
 def wave() -> Figure:
     """One wave, with shipped weights."""
     trained = il.load_trained("sinusoid-maml")
-    return examples.waves(Result("MAML", trained, il.measure(trained, tasks=4), [], {}), count=1)[0]
+    return examples.waves(Result("MAML", trained, il.measure(trained, num_tasks=4), [], {}), count=1)[0]
 
 
 def made() -> Iterator[Made]:

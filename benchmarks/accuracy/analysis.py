@@ -69,7 +69,7 @@ def model(source: str, tasks: int = TASKS) -> None:
     wanted = ["freeze", "similarity", "nil", "weights", "steps"]
     if (Path(source) / "snapshots").is_dir():
         wanted.append("early")
-    results = analyze(Request(source, tasks=tasks), wanted, progress_for=watching)
+    results = analyze(Request(source, num_tasks=tasks), wanted, progress_for=watching)
     results["source"] = name_of(source)
     keep(
         name_of(source), {"kind": "model", "results": results, "seconds": round(time.monotonic() - begun, 1)}
@@ -79,7 +79,7 @@ def model(source: str, tasks: int = TASKS) -> None:
 def across(first: str, second: str) -> None:
     """Measure the similarity of two models."""
     print(f"{first} and {second}")
-    results = analyze(Request(first, tasks=TASKS, against=second), ["against"], progress_for=watching)
+    results = analyze(Request(first, num_tasks=TASKS, against=second), ["against"], progress_for=watching)
     names = [name_of(first), name_of(second)]
     keep("--".join(names), {"kind": "across", "models": names, "results": results["against"]})
 

@@ -41,7 +41,7 @@ Measurements = Callable[[int], list[dict[str, Any]]]
 def measured(trained: Trained, count: int, **settings: Any) -> dict[str, Any]:
     """Take one measurement, showing progress."""
     show = lambda done, total: print(f"\r  {done}/{total} tasks", end="", file=sys.stderr)
-    found = measure(trained, tasks=count, on_progress=show, **settings)
+    found = measure(trained, num_tasks=count, on_progress=show, **settings)
     print(f"\r  {settings}: {found.score} {found.value:.4f} +- {found.ci95:.4f}")
     record = found.to_json()
     return record | {"source": Path(record["source"]).name, "commit": commit()}  # without the local path
@@ -62,7 +62,7 @@ def tuned(trained: Trained, count: int, modes: Sequence[str] = MODES) -> list[di
     """Measure a fine-tuned baseline with the step size and number of steps that are best on validation classes."""
     tried = []
     for rate in RATES:
-        found = measure(trained, tasks=400, learning_rate=rate, split="validation", steps=20)
+        found = measure(trained, num_tasks=400, learning_rate=rate, split="validation", steps=20)
         mean = found.curves["accuracy"].mean
         best = max(range(1, len(mean)), key=mean.__getitem__)
         tried.append((mean[best], rate, found.steps[best]))

@@ -4,7 +4,6 @@ Existing work is kept: a stopped run is resumed, a finished run is measured, and
 """
 
 import json
-import sys
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +18,6 @@ from innerloop.config.schema import Config
 from innerloop.training.experiments.build import build
 from innerloop.training.experiments.supervised import supervised
 from innerloop.training.memory.memory_plan import apply_plan, memory_plan
-from innerloop.training.progress.progress import Progress
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
 
@@ -93,14 +91,9 @@ class Job:
         """Start or resume training, run it to the end, then measure."""
         if not self.trained:
             begun = (self.folder / "config.json").exists()
-            train(None if begun else self.config, self.folder, resume=begun, on_progress=show)
+            train(None if begun else self.config, self.folder, resume=begun)
         source = str(self.folder)
         measure.take(source, partial(measure.of_model, source, MODES), self.tasks, folder=self.results)
-
-
-def show(progress: Progress) -> None:
-    """Show progress on one rewritten line on stderr."""
-    print(f"\r  {progress.step}/{progress.total} meta-steps", end="", file=sys.stderr, flush=True)
 
 
 def jobs(names: list[str], runs: Path, results: Path, tasks: int, dry: bool) -> list[Job]:

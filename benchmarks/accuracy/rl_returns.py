@@ -34,7 +34,7 @@ def rate_for(trained: Trained) -> float | None:
     if trained.config.algorithm != "joint" or not trained.config.outer.meta_steps:
         return None
     tried = {
-        rate: measure(trained, tasks=40, steps=1, learning_rate=rate, split="validation").curve.mean[1]
+        rate: measure(trained, num_tasks=40, steps=1, learning_rate=rate, split="validation").curve.mean[1]
         for rate in RATES
     }
     return max(RATES, key=lambda rate: np.nan_to_num(tried[rate], nan=-np.inf))
@@ -43,7 +43,7 @@ def rate_for(trained: Trained) -> float | None:
 def measured(trained: Trained) -> dict[str, Any]:
     """Measure the returns on held-out tasks, which are the same for every policy."""
     walks = trained.config.data.dataset == "navigation"
-    found = measure(trained, tasks=GOALS if walks else None, learning_rate=rate_for(trained))
+    found = measure(trained, num_tasks=GOALS if walks else None, learning_rate=rate_for(trained))
     told = ", ".join(f"{mean:.2f} +- {ci95:.2f}" for mean, ci95 in zip(*found.curve, strict=True))
     print(f"{trained.config.name}, seed {trained.config.seed}: {told}")
     return {**found.to_json(), "source": trained.config.name}  # not the run's path

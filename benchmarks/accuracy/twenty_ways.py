@@ -60,15 +60,14 @@ def trained_in(folder: Path, method: str) -> Path:
     """Train the method's run, or resume it, unless it is finished; return its folder."""
     run = folder / method
     if not RunFolder(run).weights.exists():
-        tell = lambda p: print(f"\r  {p.step}/{META_STEPS} meta-steps", end="", file=sys.stderr)
-        train(config_of(method), run, resume=run.exists(), on_progress=tell)
+        train(config_of(method), run, resume=run.exists())
     return run
 
 
 def measured(run: Path, tasks: int) -> tuple[dict[str, Any], np.ndarray]:
     """A run's record in the protocol's normalisation mode, and its score on every task."""
     show = lambda done, total: print(f"\r  {done}/{total} tasks", end="", file=sys.stderr)
-    found = measure(load_trained(str(run)), tasks=tasks, on_progress=show)
+    found = measure(load_trained(str(run)), num_tasks=tasks, on_progress=show)
     facts = {"seconds": load_trained(str(run)).facts.get("seconds")}
     return found.to_json() | {"source": run.name, "training": facts}, found.task_scores
 

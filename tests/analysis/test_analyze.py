@@ -169,12 +169,12 @@ def test_cache_key_depends_on_weights_and_settings(run):
     assert depends("freeze") == depends("freeze", source=copy) != depends("freeze", source=first)
     for changes in ({"tasks": 5}, {"seed": 1}, {"shots": 2}, {"steps": 1}, {"frozen": (("head",),)}):
         assert depends("freeze", **changes) != depends("freeze")
-    assert depends("similarity", tasks=500) == depends("similarity", tasks=400)
+    assert depends("similarity", num_tasks=500) == depends("similarity", num_tasks=400)
     assert depends("against", against=first) != depends("against", against=copy)
 
 
 def test_broken_cached_result_is_recomputed(run, store):
-    request = Request(str(run), tasks=3)
+    request = Request(str(run), num_tasks=3)
     results = analyze(request, ["freeze"])
     (kept,) = store.glob("*.json")
     kept.write_text(kept.read_text()[:20])
@@ -240,7 +240,7 @@ def test_regression_has_no_nil(store):
     lab = ExperimentRunner(Request("sinusoid-maml"))
     assert lab.layers == ["hidden1", "hidden2", "head"]
     assert "nil" not in lab.default()
-    results = analyze(Request("sinusoid-maml", tasks=20), ["freeze"])
+    results = analyze(Request("sinusoid-maml", num_tasks=20), ["freeze"])
     assert results["freeze"][0]["loss"] < results["freeze"][-1]["loss"]
     assert results["metric"] == "loss"
     assert results["ways"] is results["normalization"] is None

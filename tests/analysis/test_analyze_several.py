@@ -22,7 +22,7 @@ def test_runs_are_analyzed_as_if_alone(run, store, command, tmp_path, monkeypatc
     assert code == 0
     first, second = json.loads(out)["runs"]
     for found, source in ((first, run), (second, file)):
-        alone = json.loads(json.dumps(analyze(Request(str(source), tasks=3), ["freeze"])))
+        alone = json.loads(json.dumps(analyze(Request(str(source), num_tasks=3), ["freeze"])))
         assert {"label": found["label"]} | alone == found
     assert first["freeze"] != second["freeze"]
     assert first["label"] != second["label"]

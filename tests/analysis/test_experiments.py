@@ -24,7 +24,7 @@ def test_freezing_matches_gradient_descent_on_other_layers():
     model = own()
     told = []
     lines = analysis.freezing(
-        model, tasks=6, key=KEY, on_progress=lambda done, total: told.append((done, total))
+        model, num_tasks=6, key=KEY, on_progress=lambda done, total: told.append((done, total))
     )
     assert [x["frozen"] for x in lines] == [[], ["first"], ["first", "out"]]
     assert told[-1] == (18, 18)
@@ -42,14 +42,14 @@ def test_freezing_matches_gradient_descent_on_other_layers():
 def test_freezing_accepts_chosen_layer_sets():
     """A head-only inner loop (ANIL) is measured once for all body sets; all frozen is no adaptation at all."""
     head = own(select="out")
-    lines = analysis.freezing(head, [(), ("first",), ("out",)], tasks=4, key=KEY)
+    lines = analysis.freezing(head, [(), ("first",), ("out",)], num_tasks=4, key=KEY)
     assert lines[0]["loss"] == lines[1]["loss"]
     before = [loss(head.params, t.query) for t in tasks_of(head, 4)]
     assert lines[2]["loss"] == pytest.approx(np.mean(before), rel=1e-5)
     with pytest.raises(InnerloopError, match="`layer` is unknown, got 'third'; choose among: first, out"):
-        analysis.freezing(head, [("third",)], tasks=4, key=KEY)
+        analysis.freezing(head, [("third",)], num_tasks=4, key=KEY)
     with pytest.raises(InnerloopError, match="at least two tasks"):
-        analysis.freezing(head, tasks=1, key=KEY)
+        analysis.freezing(head, num_tasks=1, key=KEY)
 
 
 class Few(FiniteTasks):
@@ -67,7 +67,7 @@ def test_progress_reaches_total_with_few_tasks():
     model, told = replace(own(), tasks=Few()), []
     listen = lambda done, total: told.append((done, total))
     for experiment in (analysis.layer_movement, analysis.freezing, analysis.similarity_before_and_after):
-        experiment(model, tasks=200, key=KEY, on_progress=listen)
+        experiment(model, num_tasks=200, key=KEY, on_progress=listen)
     assert [now for now in told if now[0] == now[1]] == [(3, 3), (9, 9), (3, 3)]
     with pytest.raises(InnerloopError, match="at least two tasks, got 1"):
         task_count(type("One", (Few,), {"__len__": lambda self: 1})(), 200)
@@ -76,10 +76,10 @@ def test_progress_reaches_total_with_few_tasks():
 def test_scores_without_known_name_are_rejected():
     model = replace(own(), score=lambda params, task: {"mse": loss(params, task.query)})
     with pytest.raises(InnerloopError, match="score: must return `accuracy` or `loss`, got mse"):
-        analysis.freezing(model, tasks=2, key=KEY)
+        analysis.freezing(model, num_tasks=2, key=KEY)
     model = replace(own(), score=lambda params, task: loss(params, task.query))
     with pytest.raises(InnerloopError, match="score: must return scores by name, got float"):
-        analysis.freezing(model, tasks=2, key=KEY)
+        analysis.freezing(model, num_tasks=2, key=KEY)
 
 
 def test_cosine_scores_match_manual_computation():
@@ -99,7 +99,7 @@ def test_nil_scores_body_features_without_head():
     scrambled = jax.tree.map(jnp.zeros_like, model.params)
     told = []
     bodies = {"trained": model.params, "none": scrambled}
-    lines = analysis.nil(model, bodies, tasks=4, key=KEY, on_progress=lambda *now: told.append(now))
+    lines = analysis.nil(model, bodies, num_tasks=4, key=KEY, on_progress=lambda *now: told.append(now))
     assert [(x["body"], x["inner_loop"]) for x in lines] == [
         ("trained", True),
         ("trained", False),
@@ -110,19 +110,21 @@ def test_nil_scores_body_features_without_head():
     assert lines[1]["change"] == pytest.approx(lines[1]["accuracy"] - lines[0]["accuracy"])
     assert told[-1] == (12, 12)
     with pytest.raises(InnerloopError, match="there is no NIL for regression"):
-        analysis.nil(own(), {}, tasks=4, key=KEY)
+        analysis.nil(own(), {}, num_tasks=4, key=KEY)
 
 
 def test_along_training_matches_single_experiments():
     """Each snapshot's lines are those of the same experiments on it."""
     model = own()
     other = jax.tree.map(lambda x: 0.5 * x, model.params)
-    found = analysis.along_training(model, {0: other, 7: model.params}, tasks=4, close_tasks=2, key=KEY)
+    found = analysis.along_training(
+        model, {0: other, 7: model.params}, num_tasks=4, num_close_tasks=2, key=KEY
+    )
     assert [x["meta_step"] for x in found] == [0, 7]
-    expected = analysis.freezing(model, [(), ("first",)], tasks=4, key=KEY)
+    expected = analysis.freezing(model, [(), ("first",)], num_tasks=4, key=KEY)
     assert found[1]["freeze"] == expected
     assert found[0]["freeze"] != expected
-    assert found[1]["similarity"] == analysis.similarity_before_and_after(model, tasks=2, key=KEY)
+    assert found[1]["similarity"] == analysis.similarity_before_and_after(model, num_tasks=2, key=KEY)
 
 
 def test_lines_tasks_have_constant_slope():

@@ -17,7 +17,7 @@ from innerloop.errors import InnerloopError
 
 def test_layer_movement_matches_manual_computation():
     model = own(select="out")
-    lines = analysis.layer_movement(model, tasks=5, key=KEY)
+    lines = analysis.layer_movement(model, num_tasks=5, key=KEY)
     assert (lines[0]["relative"], lines[0]["angle"]) == (0, 0)
     old = model.params["out"]
     moved = [adapted(model, t, ("first",))["out"] for t in tasks_of(model, 5)]
@@ -36,23 +36,23 @@ def headless() -> AnalyzedModel:
 
 def test_zero_initialised_layer_has_no_relative_movement():
     model = headless()
-    body, head = analysis.layer_movement(model, tasks=2, key=KEY)
+    body, head = analysis.layer_movement(model, num_tasks=2, key=KEY)
     assert body["relative"] > 0
     assert (head["relative"], head["relative_ci95"], head["angle"], head["angle_ci95"]) == (None,) * 4
     still = replace(model, algorithm=model.algorithm.with_inner(select="deep/first"))
-    assert analysis.layer_movement(still, tasks=2, key=KEY)[1]["relative"] == 0
-    moved = analysis.inner_step_curves(model, tasks=2, key=KEY)["layers"]["out"]["moved"]
+    assert analysis.layer_movement(still, num_tasks=2, key=KEY)[1]["relative"] == 0
+    moved = analysis.inner_step_curves(model, num_tasks=2, key=KEY)["layers"]["out"]["moved"]
     assert moved == {"mean": [0.0, None, None, None], "ci95": [0.0, None, None, None]}
 
 
 def test_paths_of_zero_initialised_part_are_absolute():
     model = headless()
-    found = analysis.inner_paths(model, tasks=2, key=KEY)
+    found = analysis.inner_paths(model, num_tasks=2, key=KEY)
     assert (found["body"]["relative"], found["head"]["relative"]) == (True, False)
     ends = [np.linalg.norm(adapted(model, t)["out"]) for t in tasks_of(model, 2)]
     assert found["head"]["lengths"]["inner"] == pytest.approx(np.mean(ends), rel=1e-3)
     with pytest.raises(InnerloopError, match="adaptation diverged; lower the inner step size"):
-        analysis.inner_paths(own(rate=1e30), tasks=2, key=KEY)
+        analysis.inner_paths(own(rate=1e30), num_tasks=2, key=KEY)
 
 
 def test_angle_resolves_small_angles():
@@ -63,7 +63,7 @@ def test_angle_resolves_small_angles():
 
 def test_inner_step_curves_match_manual_computation():
     model = own()
-    found = analysis.inner_step_curves(model, tasks=3, key=KEY)
+    found = analysis.inner_step_curves(model, num_tasks=3, key=KEY)
     assert found["steps"] == [0, 1, 2, 3]
     tasks = tasks_of(model, 3)
     for steps in (0, 2):
@@ -81,7 +81,7 @@ def test_inner_step_curves_match_manual_computation():
 def test_loss_landscape_matches_manual_computation():
     """At 0 and 1 the line has the losses before and after the first step; so has the plane at (1, 0) and (0, 1)."""
     model = own()
-    line = analysis.loss_line(model, tasks=2, key=KEY, along=(0.0, 1.0))
+    line = analysis.loss_line(model, num_tasks=2, key=KEY, along=(0.0, 1.0))
     plane = analysis.loss_plane(model, key=KEY, grid=(0.0, 1.0))
     tasks = tasks_of(model, 2)
     once = replace(model, algorithm=model.algorithm.with_inner(steps=1))
@@ -107,7 +107,7 @@ def test_loss_plane_rejects_diverged_inner_loop():
 def test_inner_paths_preserve_lengths_in_two_dimensions():
     """In a plane nothing is lost: with two parameters a part the projection keeps every length."""
     model = replace(own(), initial=jax.tree.map(lambda x: 2 * x, own().params))
-    found = analysis.inner_paths(model, tasks=4, key=KEY)
+    found = analysis.inner_paths(model, num_tasks=4, key=KEY)
     for part, name in (("body", "first"), ("head", "out")):
         get = lambda p, name=name: np.ravel(p["deep"]["first"] if name == "first" else p["out"])
         norm = np.linalg.norm(get(model.params))
@@ -123,7 +123,7 @@ def test_inner_paths_preserve_lengths_in_two_dimensions():
 
 
 def test_inner_paths_of_fixed_body_are_zero():
-    found = analysis.inner_paths(own(select="out"), tasks=3, key=KEY)
+    found = analysis.inner_paths(own(select="out"), num_tasks=3, key=KEY)
     assert np.abs(found["body"]["close"]).max() == 0
     assert found["body"]["shown"] == {"wide": None, "close": None}
     assert found["body"]["outer"] == []

@@ -24,7 +24,7 @@ from innerloop.training.trained import Trained
 def test_similarity_before_and_after():
     """A frozen body is itself; a linear layer that only scales stays alike; shuffled points are not."""
     lines = analysis.similarity_before_and_after(
-        replace(small(), algorithm=small().with_frozen(("hidden1",))), tasks=3, key=KEY
+        replace(small(), algorithm=small().with_frozen(("hidden1",))), num_tasks=3, key=KEY
     )
     body, head = lines
     assert (body["layer"], body["head"], head["layer"], head["head"]) == ("hidden1", False, "head", True)
@@ -52,7 +52,7 @@ def test_activation_tasks_use_all_queries_of_their_split():
 def test_similarity_matches_cka_of_activations():
     model = small()
     assert model.activation_tasks is not None
-    found = analysis.similarity_before_and_after(model, tasks=2, key=KEY)
+    found = analysis.similarity_before_and_after(model, num_tasks=2, key=KEY)
     assert model.activation_tasks is not None
     values = []
     for i in range(2):
@@ -69,14 +69,14 @@ def test_similarity_across_models():
     b = replace(a, params=jax.tree.map(lambda x: jnp.flip(x) + 0.1, a.params))
     assert all(
         x["cka"]["mean"] == pytest.approx(1, abs=1e-10)
-        for x in analysis.similarity_across_models(a, a, tasks=2, key=KEY)
+        for x in analysis.similarity_across_models(a, a, num_tasks=2, key=KEY)
     )
-    assert analysis.similarity_across_models(a, b, tasks=2, key=KEY)[0]["cka"]["mean"] < 0.99
-    assert analysis.similarity_across_models(a, a, tasks=2, key=KEY, adapted=True)[1]["cca"][
+    assert analysis.similarity_across_models(a, b, num_tasks=2, key=KEY)[0]["cka"]["mean"] < 0.99
+    assert analysis.similarity_across_models(a, a, num_tasks=2, key=KEY, adapted=True)[1]["cca"][
         "mean"
     ] == pytest.approx(1, abs=1e-10)
     with pytest.raises(InnerloopError, match="need the same layers, got hidden1, head and first, out"):
-        analysis.similarity_across_models(a, own(), tasks=2, key=KEY)
+        analysis.similarity_across_models(a, own(), num_tasks=2, key=KEY)
 
 
 def magnified(times: int):
@@ -107,11 +107,13 @@ def test_different_resolutions_are_rejected(monkeypatch, maximum):
     monkeypatch.setattr("innerloop.analysis.similarity.MOST_POINTS", maximum)
     message = r"layer first must have the same points in both, got outputs of shape \(6, 2, 2, 2\) and \(6, 4, 4, 2\)"
     with pytest.raises(InnerloopError, match=message):
-        analysis.similarity_across_models(magnified(1), magnified(2), tasks=2, key=KEY)
+        analysis.similarity_across_models(magnified(1), magnified(2), num_tasks=2, key=KEY)
 
 
 def test_flatten_layout_compares_different_resolutions():
-    found = analysis.similarity_across_models(magnified(1), magnified(2), tasks=2, key=KEY, layout="flatten")
+    found = analysis.similarity_across_models(
+        magnified(1), magnified(2), num_tasks=2, key=KEY, layout="flatten"
+    )
     assert found[0]["cca"]["mean"] == pytest.approx(1, abs=1e-5)
     assert found[0]["points"] == 6
 
@@ -121,7 +123,7 @@ def test_model_with_incompatible_inputs_is_rejected():
     with pytest.raises(
         InnerloopError, match=r"a model cannot read the queries \(.*got \(6, 4\); compare models"
     ):
-        analysis.similarity_across_models(magnified(1), wide(magnified(1)), tasks=2, key=KEY)
+        analysis.similarity_across_models(magnified(1), wide(magnified(1)), num_tasks=2, key=KEY)
 
 
 def test_each_model_adapts_with_its_own_inner_loop():
@@ -129,7 +131,7 @@ def test_each_model_adapts_with_its_own_inner_loop():
     a = small()
     assert a.activation_tasks is not None
     b = replace(a, algorithm=a.algorithm.with_inner(steps=1, rule=optax.sgd(2.0)))
-    found = analysis.similarity_across_models(a, b, tasks=2, key=KEY, adapted=True)
+    found = analysis.similarity_across_models(a, b, num_tasks=2, key=KEY, adapted=True)
     values = []
     for i in range(2):
         task = a.activation_tasks.sample(jax.random.fold_in(KEY, i))

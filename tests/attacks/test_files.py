@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from callback_cases import EachBlock
 from tests.attacks.conftest import TINY
 
 import innerloop
@@ -79,7 +80,7 @@ def test_run_resumes_after_first_checkpoint_hits_full_disk(project: Path, monkey
         full.setattr("shutil.disk_usage", lambda path: type("usage", (), {"free": 100}))
         with pytest.raises(NotWritten, match="then `resume`"):
             train(tiny(8), "runs/x")
-    assert int(train(None, "runs/x", resume=True).step) == 8
+    assert train(None, "runs/x", resume=True).facts["meta_steps"] == 8
 
 
 NAMES = [
@@ -101,14 +102,16 @@ def test_runs_work_in_folders_with_unusual_names(tmp_path: Path, names: list[str
     train(tiny(4), folder)
     (folder / "weights.safetensors").unlink()
     seen: list[int] = []
-    state = train(None, folder, resume=True, on_progress=lambda progress: seen.append(progress.step))
-    assert (int(state.step), seen) == (4, [])  # nothing was lost, so nothing was trained again
+    result = train(
+        None, folder, resume=True, callbacks=[EachBlock(lambda progress: seen.append(progress.step))]
+    )
+    assert (result.facts["meta_steps"], seen) == (4, [])  # nothing was lost, so nothing was trained again
     (folder / "weights.safetensors").unlink()
     shutil.rmtree(folder / "checkpoints" / "4")
     manager = checkpoint_manager.manager(folder / "checkpoints")
     manager.close()
     assert manager.all_steps() == []
-    assert int(train(None, folder, resume=True).step) == 4
+    assert train(None, folder, resume=True).facts["meta_steps"] == 4
     assert main(["evaluate", str(folder), "--tasks", "2", "--json"]) == 0
 
 
@@ -280,7 +283,7 @@ def test_checkpoint_rotation_keeps_user_files(tmp_path: Path):
         if (notes.parent / "_CHECKPOINT_METADATA").exists():
             notes.write_text("mine")
 
-    train(tiny(16, checkpoint_every=2), tmp_path / "run", on_progress=visit)
+    train(tiny(16, checkpoint_every=2), tmp_path / "run", callbacks=[EachBlock(visit)])
     kept = [path for path in (tmp_path / "run").rglob("*") if path.name == "notes.txt"]
     assert [path.read_text() for path in kept] == ["mine"]
     assert not list((tmp_path / "run" / "checkpoints" / "deleted").rglob("_METADATA"))

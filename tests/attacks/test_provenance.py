@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.scaling import launch
+from callback_cases import EachBlock
 
 from innerloop.config.schema import Config
 from innerloop.config.serialization import to_json
@@ -55,7 +56,7 @@ def test_resume_names_changed_data_split(short: Config, tmp_path: Path, monkeypa
     monkeypatch.setattr(fingerprint, "data_hashes", lambda splits: hashes)
     stop = lambda progress: os.kill(os.getpid(), 15) if progress.step == 2 else None
     with pytest.raises(Stopped):
-        train(short, tmp_path / "run", on_progress=stop)
+        train(short, tmp_path / "run", callbacks=[EachBlock(stop)])
     hashes = hashes | {"test": "d"}
     with pytest.raises(InnerloopError, match="resume: the test set of the data changed"):
         train(None, tmp_path / "run", resume=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from callback_cases import EachBlock
 
 from innerloop import cli
 from innerloop.cli import progress
@@ -36,7 +37,7 @@ def test_run_is_saved_when_callback_raises(
             raise error
 
     with pytest.raises(type(error)):
-        train(short, tmp_path / "run", on_progress=watch)
+        train(short, tmp_path / "run", callbacks=[EachBlock(watch)])
     assert saved(tmp_path / "run") == [6]
     train(None, tmp_path / "run", resume=True)
     same_run(tmp_path / "run")

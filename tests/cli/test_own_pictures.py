@@ -246,7 +246,7 @@ def test_report_uses_start_model_as_baseline(command, place, continued):
     code, _, err = command("report", continued, "--tasks", 4, "--out", place / "report.html")
     assert (code, err) == (0, "")
     page = (place / "report.html").read_text().replace("&nbsp;", " ")
-    found = measure(started, tasks=4)
+    found = measure(started, num_tasks=4)
     assert "start: sized" in page
     assert (
         f"Training started from sized, which reaches {with_interval(found.value, found.ci95, 'accuracy')}"
@@ -260,7 +260,7 @@ def test_missing_start_is_loaded_from_first_snapshot(command, place, continued, 
     shutil.copytree(continued, tmp_path / "second")
     (place / "sized").rename(place / "moved")
     try:
-        value = measure(started_from(load_trained(continued)), tasks=4).value
+        value = measure(started_from(load_trained(continued)), num_tasks=4).value
         shutil.rmtree(tmp_path / "second" / "snapshots")
         with pytest.warns(UserWarning, match="omits the model that training started from .*sized"):
             (group,) = measurements.gather([load_trained(tmp_path / "second")], 4)

@@ -14,7 +14,7 @@ def lines(every, monkeypatch):
     with progress.training(Console(file=out, width=200), "run") as watch:
         for step in range(1, 5):
             metrics = {"outer_loss": 1 / step} | ({"validation_accuracy": 0.5} if step == 2 else {})
-            watch(Progress(step, 4, 1234.5, 60.0 * (4 - step), metrics))
+            watch.on_block(Progress(step, 4, 1234.5, 60.0 * (4 - step), metrics))
     return out.getvalue().splitlines()
 
 
@@ -31,8 +31,8 @@ def test_time_left_is_unknown_while_only_compilation_is_timed(monkeypatch):
     monkeypatch.setattr(progress, "EVERY", 0.0)
     out, nan = io.StringIO(), float("nan")
     with progress.training(Console(file=out, width=200), "run") as watch:
-        watch(Progress(1, 4, nan, nan, {"outer_loss": 1.0}, nan))
-        watch(Progress(4, 4, nan, 0.0, {"outer_loss": 1.0}))
+        watch.on_block(Progress(1, 4, nan, nan, {"outer_loss": 1.0}, nan))
+        watch.on_block(Progress(4, 4, nan, 0.0, {"outer_loss": 1.0}))
     assert out.getvalue().splitlines()[1:] == [
         "run: 1/4 meta-steps, estimating the time left  outer loss 1.0000",
         "run: 4/4 meta-steps, done  outer loss 1.0000",

@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from callback_cases import EachBlock
 from PIL import Image
 
 from innerloop.config.schema import Config
@@ -92,11 +93,11 @@ def test_run_survives_removal_of_image_folder(short: Config, tmp_path: Path, sur
         if progress.step == 6:
             pictures.rename(away)
 
-    train(config, tmp_path / "run", on_progress=vanish)
+    train(config, tmp_path / "run", callbacks=[EachBlock(vanish)])
     with pytest.raises(InnerloopError, match="must name an existing folder, got '.*pictures'"):
         train(None, tmp_path / "run", resume=True)
     away.rename(pictures)
-    assert int(train(None, tmp_path / "run", resume=True).step) == 12
+    assert train(None, tmp_path / "run", resume=True).facts["meta_steps"] == 12
     survived(
         "a picture folder removed while training", 1, "the run ends; resuming says what is missing", "nothing"
     )

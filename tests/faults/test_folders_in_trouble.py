@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from callback_cases import EachBlock
 
 from innerloop import cli
 from innerloop.cli.train import train_into
@@ -41,14 +42,19 @@ def test_full_disk_keeps_previous_checkpoint(short: Config, tmp_path: Path, surv
         with pytest.raises(
             InnerloopError, match=r"cannot be written \(File too large\).*meta-step 4; free some room"
         ):
-            train(config, tmp_path / "run", on_progress=fill)
+            train(config, tmp_path / "run", callbacks=[EachBlock(fill)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [
         path.name for path in (tmp_path / "run" / "checkpoints").glob("[0-9]*") if path.name.isdigit()
     ] == ["4"]
     seen: list[int] = []
-    train(None, tmp_path / "run", resume=True, on_progress=lambda progress: seen.append(progress.step))
+    train(
+        None,
+        tmp_path / "run",
+        resume=True,
+        callbacks=[EachBlock(lambda progress: seen.append(progress.step))],
+    )
     assert seen == [6, 8, 10, 12]
     survived(
         "disk full while a checkpoint is written",

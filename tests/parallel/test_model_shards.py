@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from benchmarks.scaling import launch
+from callback_cases import EachBlock
 from tests.compilation import unmeasured
 
 from innerloop.algorithms import maml
@@ -120,7 +121,7 @@ def test_sharded_run_saves_full_weights_and_resumes(tmp_path: Path):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        train(WIDE, tmp_path / "short", on_progress=stop)
+        train(WIDE, tmp_path / "short", callbacks=[EachBlock(stop)])
     train(None, tmp_path / "short", resume=True)
     cut, other, resumed = (
         weights.load(RunFolder(tmp_path / n).weights)[0] for n in ("cut", "plain", "short")
@@ -128,7 +129,7 @@ def test_sharded_run_saves_full_weights_and_resumes(tmp_path: Path):
     for name in cut:
         np.testing.assert_allclose(cut[name], other[name], rtol=1e-3, atol=1e-5)
         np.testing.assert_array_equal(cut[name], resumed[name])
-    found = [measure(load_trained(tmp_path / name), tasks=6).value for name in ("cut", "plain")]
+    found = [measure(load_trained(tmp_path / name), num_tasks=6).value for name in ("cut", "plain")]
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 

@@ -51,7 +51,7 @@ def group(maml, joint):
 
 def test_seeds_are_summarized_by_mean_and_spread(group, maml):
     assert [run.label for run in group.runs] == ["MAML", "joint training"]
-    values = [measure(seeded(maml, seed, 2.0), tasks=6).value for seed in range(3)]
+    values = [measure(seeded(maml, seed, 2.0), num_tasks=6).value for seed in range(3)]
     first = group.runs[0]
     assert [run.value for run in first.seeds] == values
     assert [run.label for run in first.seeds] == [f"MAML, seed {seed}" for seed in range(3)]

@@ -15,7 +15,7 @@ def test_runs_are_grouped_by_problem(groups):
 
 
 def test_run_values_match_measurement(groups, runs):
-    record = measure(load_trained(runs[0]), tasks=6).to_json()
+    record = measure(load_trained(runs[0]), num_tasks=6).to_json()
     assert groups[0].runs[0].measurement.to_json()["curve"] == record["curve"]
     assert groups[0].runs[0].value == record["loss"]
     assert groups[0].runs[0].at(14) == (record["loss"], record["ci95"])
@@ -43,7 +43,7 @@ def test_diverged_run_is_ranked_after_other_runs(groups):
 def test_baselines_are_untrained(groups, runs):
     trained = load_trained(runs[2])
     blank = replace(trained, params=trained.experiment.init_params())
-    assert groups[1].baselines[0].value == measure(blank, tasks=6).value
+    assert groups[1].baselines[0].value == measure(blank, num_tasks=6).value
 
 
 def test_labels_always_differ(runs):

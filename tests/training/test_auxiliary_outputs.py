@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from callback_cases import EachBlock
 from training_cases import EPISODES
 
 from innerloop.config.schema import Config, DataConfig
@@ -23,7 +24,11 @@ def test_image_run_logs_training_accuracy(tiny: Config, tmp_path: Path):
         outer=replace(tiny.outer, meta_steps=4, log_every=2, validate_every=0),
     )
     told = []
-    train(config, tmp_path / "run", on_progress=lambda progress: told.append(in_words(progress.metrics)))
+    train(
+        config,
+        tmp_path / "run",
+        callbacks=[EachBlock(lambda progress: told.append(in_words(progress.metrics)))],
+    )
     records = RunFolder(tmp_path / "run").metrics()
     assert len(records) == 2
     assert all(0 <= record["train_accuracy"] <= 1 for record in records)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from callback_cases import EachBlock
 from test_interruption import same_run
 
 from innerloop.config.presets.registry import preset
@@ -161,7 +162,9 @@ def test_shorter_last_block_reuses_compiled_program(waves: Config, tmp_path: Pat
     monkeypatch.setattr(MeshLoop, "program", lambda self, steps: made.append(steps) or own(self, steps))
     seen: list[Progress] = []
     train(
-        replace(waves, outer=replace(waves.outer, meta_steps=10)), tmp_path / "run", on_progress=seen.append
+        replace(waves, outer=replace(waves.outer, meta_steps=10)),
+        tmp_path / "run",
+        callbacks=[EachBlock(seen.append)],
     )
     assert [progress.step for progress in seen] == [6, 10]
     assert made == [6]
@@ -192,7 +195,7 @@ def test_speed_and_time_left_exclude_compilation(
     monkeypatch.setattr(TrainingLoop, "validate", slow)
     config = replace(waves, outer=replace(waves.outer, validate_every=6, meta_steps=18))
     seen: list[Progress] = []
-    train(config, tmp_path / "run", on_progress=seen.append)
+    train(config, tmp_path / "run", callbacks=[EachBlock(seen.append)])
     assert seen[0].tasks_per_second == pytest.approx(2 * 2.0)
     assert seen[0].seconds_left == pytest.approx(12 * 0.5)
     later = 11 / (11 * 0.5 + 30)
@@ -203,7 +206,7 @@ def test_speed_and_time_left_exclude_compilation(
 def test_single_dispatch_run_reports_nan_speed(waves: Config, tmp_path: Path):
     seen: list[Progress] = []
     config = replace(waves, outer=replace(waves.outer, meta_steps=1))
-    train(config, tmp_path / "run", on_progress=seen.append)
+    train(config, tmp_path / "run", callbacks=[EachBlock(seen.append)])
     assert np.isnan(seen[0].tasks_per_second)
     assert seen[0].seconds_left == 0
 

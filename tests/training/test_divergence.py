@@ -87,10 +87,10 @@ def test_measure_counts_diverged_tasks_but_keeps_them_in_mean(tiny: Config):
 
 
 def test_measure_counts_diverged_classification_tasks():
-    found = measure(Trained(EPISODES.init_params(), EPISODES, "here", {}), tasks=4)
+    found = measure(Trained(EPISODES.init_params(), EPISODES, "here", {}), num_tasks=4)
     assert found.diverged_tasks == 0
     assert found.task_scores.shape == (4,)
     lost = jax.tree.map(lambda x: x * np.nan, EPISODES.init_params())
-    found = measure(Trained(lost, EPISODES, "here", {}), tasks=4)
+    found = measure(Trained(lost, EPISODES, "here", {}), num_tasks=4)
     assert found.diverged_tasks == 4
     assert np.isnan(found.value)  # rather than the accuracy of always guessing the first class

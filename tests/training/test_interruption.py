@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from callback_cases import EachBlock
 
 from innerloop.config.schema import Config
 from innerloop.engine.outer.mesh_loop import MeshLoop
@@ -39,13 +40,13 @@ def test_signal_saves_state_and_run_resumes_bitwise(
     """Stopped at step 6, which is no checkpoint of its own."""
     handler = signal.getsignal(number)
     with pytest.raises(Stopped, match="stopped at meta-step 6; state saved") as stopped:
-        train(tiny, tmp_path / "run", on_progress=stop_at(6, number))
+        train(tiny, tmp_path / "run", callbacks=[EachBlock(stop_at(6, number))])
     assert (stopped.value.signal_number, stopped.value.step) == (number, 6)
     assert signal.getsignal(number) is handler
     assert checkpoint_manager.manager(tmp_path / "run" / "checkpoints").latest_step() == 6
     seen: list[Progress] = []
-    state = train(None, tmp_path / "run", resume=True, on_progress=seen.append)
-    assert int(state.step) == 12
+    result = train(None, tmp_path / "run", resume=True, callbacks=[EachBlock(seen.append)])
+    assert result.facts["meta_steps"] == 12
     assert [progress.step for progress in seen] == [8, 10, 12]
     assert seen[-1].seconds_left == 0
     assert seen[-1].tasks_per_second > 0
@@ -53,7 +54,7 @@ def test_signal_saves_state_and_run_resumes_bitwise(
 
 
 def test_signal_at_last_step_lets_run_finish(tiny: Config, finished: Path, tmp_path: Path):
-    train(tiny, tmp_path / "run", on_progress=stop_at(12))
+    train(tiny, tmp_path / "run", callbacks=[EachBlock(stop_at(12))])
     same_run(tmp_path / "run", finished)
 
 

@@ -13,7 +13,7 @@ from innerloop.errors import InnerloopError
 from innerloop.training.interruption.signals import Stopped
 from innerloop.training.progress.progress import Progress
 
-SETTINGS = {"seed": 3, "parameters": {"w": "float32[2]"}}
+SETTINGS = {"seed": 3, "parameters": {"w": "float32[2]"}, "outer": {"meta_batch": 4}}
 PROGRESS = Progress(4, 8, 1.0, 1.0, {"outer_loss": 0.5})
 
 
@@ -94,7 +94,7 @@ def test_mlflow(service: Service, tmp_path: Path):
     sitting("mlflow", tmp_path, 4, Stopped(15, 4, tmp_path))
     sitting("mlflow", tmp_path, 4, ValueError())
     assert service.named("create_run") == [("e1", {"run_name": tmp_path.name})]
-    assert service.named("log_param") == [("r1", "seed", 3, {})]
+    assert service.named("log_param") == [("r1", "seed", 3, {}), ("r1", "outer.meta_batch", 4, {})]
     assert service.named("log_batch")[0] == ("r1", {"metrics": [("outer_loss", 0.5, 4)]})
     ends = [call[1] for call in service.named("set_terminated")]
     assert ends == ["FINISHED", "KILLED", "FAILED"]

@@ -31,7 +31,7 @@ def test_measure_classification_matches_evaluate():
     told: list[tuple[int, int]] = []
     loaded = training_trained.Trained(EPISODES.init_params(), EPISODES, "here", {"meta_steps": 4})
     record = measure.measure(
-        loaded, tasks=6, on_progress=lambda done, total: told.append((done, total))
+        loaded, num_tasks=6, on_progress=lambda done, total: told.append((done, total))
     ).to_json()
     assert told == [(6, 6)]
     assert (record["ways"], record["shots"], record["queries_per_class"], record["classes"]) == (
@@ -51,7 +51,9 @@ def test_measure_classification_matches_evaluate():
     assert record["curve"]["accuracy"]["mean"] == pytest.approx(curve.mean("accuracy").tolist())
     assert record["accuracy"] == record["curve"]["accuracy"]["mean"][-1]
     assert record["ci95"] == pytest.approx(curve.ci95("accuracy")[-1])
-    other = measure.measure(loaded, tasks=6, normalization="support", split="validation", steps=1).to_json()
+    other = measure.measure(
+        loaded, num_tasks=6, normalization="support", split="validation", steps=1
+    ).to_json()
     assert (other["normalization"], other["classes"], other["inner_steps"]) == ("support", "validation", 1)
     assert other["curve"]["loss"]["mean"][0] != record["curve"]["loss"]["mean"][0]
 
@@ -83,9 +85,9 @@ def test_rotations_change_measurement_and_are_recorded():
     config = replace(EPISODES.config, data=replace(EPISODES.config.data, rotations=True))
     loaded = training_trained.Trained(EPISODES.init_params(), EPISODES.with_config(config), "here", {})
     turned, upright, plain = (
-        measure.measure(loaded, tasks=6).to_json(),
-        measure.measure(loaded, tasks=6, rotations=False).to_json(),
-        measure.measure(training_trained.Trained(loaded.params, EPISODES, "here", {}), tasks=6).to_json(),
+        measure.measure(loaded, num_tasks=6).to_json(),
+        measure.measure(loaded, num_tasks=6, rotations=False).to_json(),
+        measure.measure(training_trained.Trained(loaded.params, EPISODES, "here", {}), num_tasks=6).to_json(),
     )
     assert (turned["rotations"], upright["rotations"], "rotations" in plain) == (True, False, False)
     assert upright["curve"] == plain["curve"] != turned["curve"]
@@ -96,7 +98,7 @@ def test_seed_outside_uint32_range_raises(seed: int):
     """`jax.random.key` takes them modulo 2**32."""
     loaded = training_trained.Trained(EPISODES.init_params(), EPISODES, "here", {})
     with pytest.raises(InnerloopError, match="measure: `seed`: must be"):
-        measure.measure(loaded, tasks=6, seed=seed)
+        measure.measure(loaded, num_tasks=6, seed=seed)
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
@@ -107,13 +109,13 @@ def test_measure_uses_only_requested_split(split: Split):
     mixed = replace(EPISODES, splits=SPLITS._replace(**others))
     params = EPISODES.init_params()
     found, same = (
-        measure.measure(training_trained.Trained(params, e, "here", {}), tasks=6, split=split)
+        measure.measure(training_trained.Trained(params, e, "here", {}), num_tasks=6, split=split)
         for e in (mixed, EPISODES)
     )
     assert found.curves == same.curves
     assert found.classes == split
     changed = replace(EPISODES, splits=SPLITS._replace(**{split: classes(own.classes + 7)}))
-    other = measure.measure(training_trained.Trained(params, changed, "here", {}), tasks=6, split=split)
+    other = measure.measure(training_trained.Trained(params, changed, "here", {}), num_tasks=6, split=split)
     assert other.curves != found.curves
 
 
@@ -129,9 +131,11 @@ def test_measure_regression_records_loss(finished: Path):
 def test_regression_splits_draw_different_tasks(finished: Path):
     """Else steps chosen on them would be chosen on the test tasks."""
     loaded = training_trained.load_trained(finished / "weights.safetensors")
-    losses = [measure.measure(loaded, tasks=6, split=part).value for part in ("test", "validation", "train")]
+    losses = [
+        measure.measure(loaded, num_tasks=6, split=part).value for part in ("test", "validation", "train")
+    ]
     assert len(set(losses)) == 3
-    assert losses[0] == measure.measure(loaded, tasks=6).value
+    assert losses[0] == measure.measure(loaded, num_tasks=6).value
 
 
 def test_splits_and_seeds_share_no_tasks():
@@ -162,8 +166,10 @@ def test_logged_validation_loss_matches_validation_split(finished: Path):
     loaded = training_trained.load_trained(finished / "weights.safetensors")
     logged = RunFolder(finished).metrics()[-1]["validation_loss"]
     tasks = loaded.config.evaluation.validation_tasks
-    assert measure.measure(loaded, tasks=tasks, split="validation").value == pytest.approx(logged, rel=1e-5)
-    tested = [measure.measure(loaded, tasks=tasks, seed=seed).value for seed in (0, 1)]
+    assert measure.measure(loaded, num_tasks=tasks, split="validation").value == pytest.approx(
+        logged, rel=1e-5
+    )
+    tested = [measure.measure(loaded, num_tasks=tasks, seed=seed).value for seed in (0, 1)]
     assert min(abs(value - logged) for value in tested) > 1e-3 * logged
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from innerloop.config.presets.registry import preset
 from innerloop.config.schema import Config, InnerConfig, OuterConfig
+from innerloop.engine.outer.mesh_loop import MeshLoop
 from innerloop.nn.kernels.conv import conv
 from innerloop.tasks.class_arrays import ClassArrays, Splits
 from innerloop.training.experiments.build import build
@@ -19,6 +20,7 @@ from innerloop.training.experiments.supervised import SupervisedExperiment, supe
 from innerloop.training.memory import memory_plan as module
 from innerloop.training.memory.memory_plan import MemoryPlan, apply_plan, available_memory, memory_plan
 from innerloop.training.memory.peak_memory import predicted_peak
+from innerloop.training.progress.callbacks import Callback
 
 SQUARE = 4 * 64 * 64
 
@@ -97,10 +99,10 @@ def test_plan_leaves_fitting_experiment_unchanged(wide: SupervisedExperiment):
     assert not found.changed
     assert apply_plan(wide, found) is wide
     assert str(found).startswith("memory: about 0.0 GiB of ")
-    assert not replace(found, predicted=2**26).is_news
-    assert replace(found, predicted=2**27).is_news
-    assert replace(found, predicted=2**26, changed=True).is_news
-    assert replace(found, predicted=2**26, available=2**26).is_news
+    assert not replace(found, predicted=2**26).messages
+    assert replace(found, predicted=2**27).messages
+    assert replace(found, predicted=2**26, changed=True).messages
+    assert replace(found, predicted=2**26, available=2**26).messages
 
 
 def test_plan_reduces_chunk_then_rematerialises_then_warns(wide: SupervisedExperiment):
@@ -200,17 +202,20 @@ def test_plan_str_omits_unknown_available_memory(monkeypatch: pytest.MonkeyPatch
     assert str(found) == "memory: about 1.0 GiB at peak"
 
 
-def test_train_calls_on_plan_before_creating_folder(tiny: Config, tmp_path):
-    from innerloop.training.train import train
+def test_train_tells_callbacks_the_plan_before_compiling(tiny: Config, tmp_path, monkeypatch):
+    from innerloop.training import train as training
 
     class Told(Exception):
         pass
 
-    def told(plan: MemoryPlan) -> None:
-        raise Told
+    class Listener(Callback):
+        def on_message(self, text: str) -> None:
+            raise Told(text)
 
-    with pytest.raises(Told):
-        train(tiny, tmp_path / "run", on_plan=told)
+    monkeypatch.setattr(training, "available_memory", lambda: 1)
+    monkeypatch.setattr(MeshLoop, "run", None)
+    with pytest.raises(Told, match=r"Memory: about .* this may not fit: use fewer .*--devices\.$"):
+        training.train(tiny, tmp_path / "run", callbacks=[Listener()])
     assert not (tmp_path / "run").exists()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from callback_cases import EachBlock
 from test_interruption import same_run, stop_at
 
 from innerloop.analysis.run_all import Request, analyze
@@ -95,8 +96,8 @@ def test_untrained_step_sizes_adapt_like_maml(name: str):
 def test_stopped_run_resumes_bitwise(name: str, runs: dict[str, Path], tmp_path: Path):
     """Within the schedule of MAML++ over its first six updates."""
     with pytest.raises(Stopped):
-        train(tiny(name), tmp_path / "run", on_progress=stop_at(2))
-    assert int(train(None, tmp_path / "run", resume=True).step) == 8
+        train(tiny(name), tmp_path / "run", callbacks=[EachBlock(stop_at(2))])
+    assert train(None, tmp_path / "run", resume=True).facts["meta_steps"] == 8
     same_run(tmp_path / "run", runs[name])
 
 
@@ -157,9 +158,9 @@ def test_freezing_all_layers_gives_unadapted_scores(
 ):
     """With all layers frozen the scores are those before the first step."""
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
-    (none, *_, every) = analyze(Request(str(runs[name]), tasks=4), ["freeze"])["freeze"]
+    (none, *_, every) = analyze(Request(str(runs[name]), num_tasks=4), ["freeze"])["freeze"]
     metric = "loss" if name in RATED else "accuracy"
-    curve = measure(load_trained(runs[name]), tasks=4).curves[metric].mean
+    curve = measure(load_trained(runs[name]), num_tasks=4).curves[metric].mean
     np.testing.assert_allclose([every[metric], none[metric]], [curve[0], curve[-1]], rtol=1e-4)
 
 
@@ -177,7 +178,7 @@ def test_analyses_start_at_inner_loop_initialisation(
 ):
     """A line of the landscape begins where a task's inner loop does, and so do its path and its movement."""
     monkeypatch.setenv("INNERLOOP_CACHE", str(tmp_path))
-    found = analyze(Request(str(runs[name]), tasks=4), only)
+    found = analyze(Request(str(runs[name]), num_tasks=4), only)
     assert only or "verdict" in found
     line = found["landscape"]["line"]
     at_start = line["query_loss"]["mean"][line["along"].index(0.0)]
@@ -265,7 +266,7 @@ def test_incompatible_settings_raise(name: str, changes: dict[str, Any], message
 
 def test_measure_with_learning_rate_raises_for_meta_sgd(runs: dict[str, Path]):
     with pytest.raises(InnerloopError, match="the step sizes of Meta-SGD are learned, got 0.1"):
-        measure(load_trained(runs["sinusoid-meta-sgd"]), tasks=4, learning_rate=0.1)
+        measure(load_trained(runs["sinusoid-meta-sgd"]), num_tasks=4, learning_rate=0.1)
 
 
 @pytest.mark.parametrize("name", REGRESSIONS)
@@ -297,7 +298,7 @@ def test_cavia_trains_all_parameters_except_context(runs: dict[str, Path]):
 
 def test_analyze_rejects_cavia(runs: dict[str, Path]):
     with pytest.raises(InnerloopError, match="CAVIA adapts neither body nor head"):
-        analyze(Request(str(runs["sinusoid-cavia"]), tasks=4))
+        analyze(Request(str(runs["sinusoid-cavia"]), num_tasks=4))
 
 
 def test_conv4_rejects_context_parameters():

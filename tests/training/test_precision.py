@@ -46,4 +46,4 @@ def test_cpu_supports_only_float32(tmp_path: Path):
     assert not (tmp_path / "run").exists()
     trained = load_trained("sinusoid-maml")
     trained = replace(trained, experiment=trained.experiment.with_config(config))
-    assert measure(trained, tasks=2).to_json()["precision"] == "float32"
+    assert measure(trained, num_tasks=2).to_json()["precision"] == "float32"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from callback_cases import EachBlock
 
 from innerloop.errors import InnerloopError
 from innerloop.training.reproduce import (
@@ -23,7 +24,7 @@ from innerloop.training.storage.run_directory import RunFolder
 
 def test_reproduce_gives_identical_bits(finished: Path, tmp_path: Path):
     seen = []
-    verdict = reproduce(finished, tmp_path / "again", on_progress=seen.append)
+    verdict = reproduce(finished, tmp_path / "again", callbacks=[EachBlock(seen.append)])
     assert verdict.same
     assert (verdict.weights, verdict.metrics, verdict.lines) == (0, None, 6)
     assert verdict.arrays == len(weights.load(finished / "weights.safetensors")[0])

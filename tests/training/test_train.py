@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from callback_cases import EachBlock
 from training_cases import EPISODES, SPLITS, classes
 
+from innerloop.cli.seeds import Job, remaining
 from innerloop.config.schema import Config
 from innerloop.engine.diagnosis import Diverged
 from innerloop.engine.outer.outer_loop import StepInfo
@@ -22,11 +24,15 @@ from innerloop.training.experiments.build import build
 from innerloop.training.experiments.schedule import due
 from innerloop.training.interruption.signals import Guard
 from innerloop.training.loop import TrainingLoop
+from innerloop.training.measure import measure
+from innerloop.training.progress.callbacks import Callback
+from innerloop.training.progress.progress import Progress
 from innerloop.training.recording.recorder import Recorder
-from innerloop.training.reproduce import Ended, compare
+from innerloop.training.reproduce import Ended, compare, reproduce
 from innerloop.training.storage import checkpoint, checkpoint_manager, weights
 from innerloop.training.storage.run_directory import RunFolder
 from innerloop.training.train import train
+from innerloop.training.trained import load_trained
 
 
 def test_train_writes_metrics_checkpoints_and_weights(tiny: Config, finished: Path):
@@ -45,7 +51,7 @@ def test_resuming_finished_run_rewrites_identical_weights(finished: Path):
     before = weights.load(finished / "weights.safetensors")[0]
     (finished / "weights.safetensors").write_bytes(b"")
     with pytest.warns(UserWarning, match="weights.safetensors could not be read, and is .* meta-step 12"):
-        assert int(train(None, finished, resume=True).step) == 12
+        assert train(None, finished, resume=True).facts["meta_steps"] == 12
     after = weights.load(finished / "weights.safetensors")[0]
     for name in before:
         np.testing.assert_array_equal(before[name], after[name])
@@ -86,8 +92,8 @@ def test_extended_run_matches_uninterrupted_run(tiny: Config, finished: Path, tm
         with pytest.raises(InnerloopError, match=f"{told}; leave it out, or start a new run"):
             train(other, run.path, resume=True)
     for config in (seven, tiny, None):
-        state = train(config, run.path, resume=True)
-    assert int(state.step) == 12
+        result = train(config, run.path, resume=True)
+    assert result.facts["meta_steps"] == 12
     assert (run.config(), run.earlier_lengths()) == (tiny, [5, 7])
     verdict = compare(Ended.read(run.path), Ended.read(finished))
     assert (verdict.same, verdict.lines) == (True, 4)
@@ -155,6 +161,60 @@ def test_validation_uses_only_validation_classes(tmp_path: Path):
     found = validated(SPLITS, tmp_path)
     assert validated(SPLITS._replace(test=classes(9)), tmp_path) == found
     assert validated(SPLITS._replace(validation=classes(9)), tmp_path) != found
+
+
+class Told(Callback):
+    """Keeps what it is told, and ends the run at a meta-step."""
+
+    def __init__(self, end: int):
+        self.end = end
+        self.calls: list[Any] = []
+
+    def on_start(self, folder: Path, settings: dict[str, Any], step: int) -> None:
+        self.calls.append((folder.name, settings["outer"]["meta_steps"], step))
+
+    def on_message(self, text: str) -> None:
+        self.calls.append(text)
+
+    def on_block(self, progress: Progress) -> bool:
+        self.calls.append(progress.step)
+        return progress.step == self.end
+
+    def on_end(self, error: BaseException | None) -> None:
+        self.calls.append(error)
+
+
+def test_callback_ends_run_that_can_be_reproduced_and_continued(tiny: Config, finished: Path, tmp_path: Path):
+    run, told, more, other = RunFolder(tmp_path / "run"), Told(4), Told(0), Told(0)
+    result = train(tiny, run.path, callbacks=[told, other])
+    assert told.calls == other.calls == [("run", 12, 0), 2, 4, None]
+    assert (result.facts["meta_steps"], result.metrics[-1]["step"]) == (4, 4)
+    assert result.state is not None
+    assert int(result.state.step) == 4
+    assert load_trained(run.path).facts["meta_steps"] == 4
+    assert reproduce(run.path, tmp_path / "again").same
+    assert remaining(run.path, tiny) == Job(run.path, tiny, resume=True)
+    with pytest.raises(ZeroDivisionError):
+        train(
+            None, run.path, callbacks=[EachBlock(lambda progress: progress.step == 8 and 1 // 0)], resume=True
+        )
+    with pytest.raises(InnerloopError, match="the run has not ended"):
+        load_trained(run.path)
+    train(tiny, run.path, callbacks=[more], resume=True)
+    assert more.calls == [("run", 12, 8), 10, 12, None]
+    assert compare(Ended.read(run.path), Ended.read(finished)).same
+    assert remaining(run.path, tiny) is None
+
+
+def test_train_returns_what_load_trained_loads(tiny: Config, finished: Path):
+    result, loaded = train(None, finished, resume=True), load_trained(finished)
+    assert (result.config, result.source, result.folder) == (loaded.config, loaded.source, loaded.folder)
+    assert repr(result) == repr(loaded) == f"<Trained: {tiny.title}, meta_steps=12, source={finished}>"
+    jax.tree.map(np.testing.assert_array_equal, result.params, loaded.params)
+    assert (loaded.state, loaded.metrics) == (None, RunFolder(finished).metrics())
+    assert measure(result, num_tasks=4).value == measure(loaded, num_tasks=4).value
+    assert result.algorithm.inner.steps == tiny.evaluation.steps
+    assert result.tasks("validation") == result.experiment.held_out_tasks("validation")
 
 
 def test_invalid_train_calls_raise(tiny: Config, finished: Path, tmp_path: Path):

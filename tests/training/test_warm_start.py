@@ -37,7 +37,7 @@ def test_run_starts_from_weights_of_another_run(tiny: Config, finished: Path, tm
         assert not np.array_equal(first[name], last[name])
     assert hashlib.sha256(source.read_bytes()).hexdigest() in (run.path / "environment.json").read_text()
     source.unlink()
-    assert int(train(None, tmp_path / "run", resume=True).step) == 4
+    assert train(None, tmp_path / "run", resume=True).facts["meta_steps"] == 4
 
 
 def test_head_of_different_shape_starts_at_zero(tmp_path: Path):

@@ -134,7 +134,7 @@ class AnalyzedModel:
         self,
         one: Callable[[Params, Task], PyTree],
         *,
-        tasks: int,
+        num_tasks: int,
         key: PRNGKeyArray,
         on_progress: OnProgress = no_progress,
     ) -> PyTree:
@@ -142,7 +142,7 @@ class AnalyzedModel:
 
         Args:
             one: `one(params, task)`, which returns a tree of arrays.
-            tasks: the number of tasks; of a finite set that is smaller, all.
+            num_tasks: the number of tasks; of a finite set that is smaller, all.
             key: determines the tasks.
             on_progress: progress callback.
 
@@ -152,18 +152,18 @@ class AnalyzedModel:
         Raises:
             InnerloopError: if there are fewer than two tasks.
         """
-        tasks = task_count(self.tasks, tasks)
+        num_tasks = task_count(self.tasks, num_tasks)
         run = over_tasks(
             lambda params, task, _: one(params, task),
             self.tasks,
-            num_tasks=tasks,
+            num_tasks=num_tasks,
             batch_size=100,
             chunk=self.chunk,
         )
         parts = []
         for values in run(self.params, key):
             parts.append(values)
-            on_progress(sum(len(jax.tree.leaves(p)[0]) for p in parts), tasks)
+            on_progress(sum(len(jax.tree.leaves(p)[0]) for p in parts), num_tasks)
         return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 

@@ -26,7 +26,7 @@ class Request:
 
     Attributes:
         source: a trained run, as in `innerloop.load_trained`.
-        tasks: held-out tasks for scores; experiments on activations and parameters use fewer.
+        num_tasks: held-out tasks for scores; experiments on activations and parameters use fewer.
         seed: seed for drawing the tasks.
         shots: support examples per class (None: as in the run's evaluation).
         steps: inner steps (None: as in the run's evaluation).
@@ -39,7 +39,7 @@ class Request:
     """
 
     source: str
-    tasks: Annotated[int, TASKS] = 1000
+    num_tasks: Annotated[int, TASKS] = 1000
     seed: Annotated[int, TEST_SEED] = 0
     shots: Annotated[int | None, COUNTS] = None
     steps: Annotated[int | None, Bounds(1, STEPS.high)] = None

@@ -22,7 +22,7 @@ MOST_COMPARED = 20
 """The most tasks whose activations are compared at every snapshot."""
 
 Options = dict[str, Any]
-"""The arguments `tasks`, `key` and `on_progress` of an experiment."""
+"""The arguments `num_tasks`, `key` and `on_progress` of an experiment."""
 
 
 class Experiment(NamedTuple):
@@ -56,8 +56,8 @@ def _paths(run: AnalyzedRun, options: Options) -> object:
 
 def _early(run: AnalyzedRun, options: Options) -> object:
     kept = {step: run.restored(path) for step, path in run.snapshots.items()}
-    close = min(run.request.tasks, MOST_COMPARED)
-    return along_training(run.model, kept, close_tasks=close, **options)
+    close = min(run.request.num_tasks, MOST_COMPARED)
+    return along_training(run.model, kept, num_close_tasks=close, **options)
 
 
 def _against(run: AnalyzedRun, options: Options) -> object:

@@ -31,7 +31,7 @@ def freezing(
     model: AnalyzedModel,
     sets: Sequence[Sequence[str]] | None = None,
     *,
-    tasks: int = 1000,
+    num_tasks: int = 1000,
     key: PRNGKeyArray,
     on_progress: OnProgress = no_progress,
 ) -> list[JsonObject]:
@@ -43,7 +43,7 @@ def freezing(
     Args:
         model: the model.
         sets: sets of layers to freeze (None: `contiguous`).
-        tasks: the number of held-out tasks.
+        num_tasks: the number of held-out tasks.
         key: determines the tasks.
         on_progress: progress callback.
 
@@ -54,7 +54,7 @@ def freezing(
     Raises:
         InnerloopError: if a layer is unknown, or there are fewer than two tasks.
     """
-    tasks, metric = task_count(model.tasks, tasks), model.metric
+    num_tasks, metric = task_count(model.tasks, num_tasks), model.metric
     sets = contiguous(model.layers.names) if sets is None else [tuple(names) for names in sets]
     variants = [model.with_frozen(names) for names in sets]
     adapted = [model.adapted_paths(variant) for variant in variants]
@@ -62,8 +62,8 @@ def freezing(
     distinct = dict(zip(adapted, variants, strict=True))
     scores: dict[frozenset[str], np.ndarray] = {}
     for i, (paths, variant) in enumerate(distinct.items()):
-        shifted = shifted_progress(on_progress, i * tasks, tasks * len(distinct))
-        scores[paths] = scorer(model, variant, metric, tasks)(model.params, key, shifted)
+        shifted = shifted_progress(on_progress, i * num_tasks, num_tasks * len(distinct))
+        scores[paths] = scorer(model, variant, metric, num_tasks)(model.params, key, shifted)
     return [
         {"frozen": list(names), **paired_scores(metric, scores[paths], scores[adapted[0]])}
         for names, paths in zip(sets, adapted, strict=True)
@@ -76,16 +76,16 @@ def shifted_progress(on_progress: OnProgress, before: int, total: int) -> OnProg
 
 
 def scorer(
-    model: AnalyzedModel, algorithm: Algorithm, metric: str, tasks: int
+    model: AnalyzedModel, algorithm: Algorithm, metric: str, num_tasks: int
 ) -> Callable[[Params, PRNGKeyArray, OnProgress], np.ndarray]:
     """`run(params, key, on_progress)`: each task's score after the last inner step, `[tasks]`; compiled once."""
     run = evaluator(
         algorithm,
         model.tasks,
         model.score,
-        num_tasks=tasks,
+        num_tasks=num_tasks,
         record=(algorithm.inner.steps,),
-        batch_size=min(tasks, 100),
+        batch_size=min(num_tasks, 100),
         chunk=model.chunk,
     )
 
@@ -93,7 +93,7 @@ def scorer(
         curves = []
         for curve in run(params, key):
             curves.append(curve)
-            on_progress(sum(len(c.scores[metric]) for c in curves), tasks)
+            on_progress(sum(len(c.scores[metric]) for c in curves), num_tasks)
         return join(curves).scores[metric][:, 0]
 
     return scores

@@ -32,7 +32,7 @@ from innerloop.io.untrusted import JsonObject
 def inner_paths(
     model: AnalyzedModel,
     *,
-    tasks: int = 8,
+    num_tasks: int = 8,
     key: PRNGKeyArray,
     outer: Sequence[Params] = (),
     on_progress: OnProgress = no_progress,
@@ -41,7 +41,7 @@ def inner_paths(
 
     Args:
         model: the model.
-        tasks: the number of held-out tasks.
+        num_tasks: the number of held-out tasks.
         key: determines the tasks.
         outer: parameters in the course of training, first to last (empty: the model's initial weights, if known).
         on_progress: progress callback.
@@ -71,7 +71,7 @@ def inner_paths(
         seen = model.algorithm.trajectory(params, task.support, observe).observed
         return jax.tree.map(lambda x: x[jnp.asarray(recorded)], seen)
 
-    trajectories = model.collect(one, tasks=tasks, key=key, on_progress=on_progress)
+    trajectories = model.collect(one, num_tasks=num_tasks, key=key, on_progress=on_progress)
     here = parts(model.initialisation(model.params))
     thetas = [parts(model.initialisation(params)) for params in outer]
     before = [{name: np.asarray(x - here[name]) for name, x in theta.items()} for theta in thetas]

@@ -20,13 +20,13 @@ from innerloop.io.untrusted import JsonObject
 
 
 def inner_step_curves(
-    model: AnalyzedModel, *, tasks: int = 200, key: PRNGKeyArray, on_progress: OnProgress = no_progress
+    model: AnalyzedModel, *, num_tasks: int = 200, key: PRNGKeyArray, on_progress: OnProgress = no_progress
 ) -> JsonObject:
     """Curves over the inner steps, averaged over tasks.
 
     Args:
         model: the model.
-        tasks: the number of held-out tasks.
+        num_tasks: the number of held-out tasks.
         key: determines the tasks.
         on_progress: progress callback.
 
@@ -54,7 +54,7 @@ def inner_step_curves(
         seen = model.algorithm.trajectory(params, task.support, observe).observed
         return jax.tree.map(lambda x: x[jnp.asarray(recorded)], seen)
 
-    found = model.collect(one, tasks=tasks, key=key, on_progress=on_progress)
+    found = model.collect(one, num_tasks=num_tasks, key=key, on_progress=on_progress)
     found = jax.tree.map(summary, found)
     for layer in found["layers"].values():
         layer["moved"] = {name: none_for_nan(values) for name, values in layer["moved"].items()}

@@ -45,7 +45,7 @@ def _displaced(params: Params, *changes: tuple[Array, Params]) -> Params:
 def loss_line(
     model: AnalyzedModel,
     *,
-    tasks: int = 100,
+    num_tasks: int = 100,
     key: PRNGKeyArray,
     along: Sequence[float] = ALONG,
     on_progress: OnProgress = no_progress,
@@ -54,7 +54,7 @@ def loss_line(
 
     Args:
         model: the model.
-        tasks: the number of held-out tasks.
+        num_tasks: the number of held-out tasks.
         key: determines the tasks.
         along: the values of a; 1 is one inner step.
         on_progress: progress callback.
@@ -73,7 +73,7 @@ def loss_line(
 
         return jax.lax.map(at, jnp.asarray(along))
 
-    found = model.collect(one, tasks=tasks, key=key, on_progress=on_progress)
+    found = model.collect(one, num_tasks=num_tasks, key=key, on_progress=on_progress)
     return {"along": list(along), **{name: summary(x) for name, x in found.items()}}
 
 

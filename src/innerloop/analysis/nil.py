@@ -69,7 +69,7 @@ def nil(
     model: AnalyzedModel,
     bodies: Mapping[str, Params],
     *,
-    tasks: int = 1000,
+    num_tasks: int = 1000,
     key: PRNGKeyArray,
     on_progress: OnProgress = no_progress,
 ) -> list[JsonObject]:
@@ -78,7 +78,7 @@ def nil(
     Args:
         model: the model.
         bodies: meta-parameters by name, such as `{"trained": params, "random": untrained}`.
-        tasks: the number of held-out tasks.
+        num_tasks: the number of held-out tasks.
         key: determines the tasks.
         on_progress: progress callback.
 
@@ -91,14 +91,14 @@ def nil(
     """
     if model.metric != "accuracy":
         raise InnerloopError("nil", "there is no NIL for regression", hint="leave it out")
-    tasks = task_count(model.tasks, tasks)
+    num_tasks = task_count(model.tasks, num_tasks)
     still = model.algorithm.with_inner(steps=0)
-    total = tasks * (1 + len(bodies))
-    own = scorer(model, model.algorithm, "accuracy", tasks)
+    total = num_tasks * (1 + len(bodies))
+    own = scorer(model, model.algorithm, "accuracy", num_tasks)
     found = {"": own(model.params, key, shifted_progress(on_progress, 0, total))}
-    features = scorer(replace(model, score=_nil_score(model)), still, "accuracy", tasks)
+    features = scorer(replace(model, score=_nil_score(model)), still, "accuracy", num_tasks)
     for i, (name, params) in enumerate(bodies.items(), 1):
-        found[name] = features(params, key, shifted_progress(on_progress, i * tasks, total))
+        found[name] = features(params, key, shifted_progress(on_progress, i * num_tasks, total))
     return [
         {"body": name or "trained", "inner_loop": not name, **paired_scores("accuracy", values, found[""])}
         for name, values in found.items()

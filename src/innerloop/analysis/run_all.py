@@ -31,7 +31,7 @@ class ExperimentRunner(AnalyzedRun):
         r = self.request
         found: JsonObject = {"source": self._hash_of_weights, "images": self._hash_of_images}
         found |= {
-            "tasks": EXPERIMENTS[name].tasks_of(r.tasks),
+            "tasks": EXPERIMENTS[name].tasks_of(r.num_tasks),
             "seed": r.seed,
             "shots": r.shots,
             "steps": r.steps,
@@ -91,8 +91,9 @@ class ExperimentRunner(AnalyzedRun):
         if found is None:
             experiment = EXPERIMENTS[name]
             with progress_for(experiment.title) as on_progress:
-                tasks = experiment.tasks_of(self.request.tasks)
-                found = experiment.run(self, {"tasks": tasks, "key": self.key, "on_progress": on_progress})
+                num_tasks = experiment.tasks_of(self.request.num_tasks)
+                options = {"num_tasks": num_tasks, "key": self.key, "on_progress": on_progress}
+                found = experiment.run(self, options)
             result_cache.save(kept, found)
         return found
 
@@ -115,8 +116,8 @@ class ExperimentRunner(AnalyzedRun):
             "normalization": config.evaluation.normalization if config.model.normalizes else None,
             "trained_meta_steps": self.facts.get("meta_steps"),
             "training_seed": config.seed,
-            "tasks": r.tasks,
-            "tasks_looked_at_closely": min(r.tasks, CLOSE),
+            "tasks": r.num_tasks,
+            "tasks_looked_at_closely": min(r.num_tasks, CLOSE),
             "seed": r.seed,
         }
         if "against" in chosen:

@@ -51,7 +51,7 @@ MEASURES = ("cca", "svcca", "pwcca", "cka", "cka_debiased", "cka_rbf")
 def similarity_before_and_after(
     model: AnalyzedModel,
     *,
-    tasks: int = 100,
+    num_tasks: int = 100,
     key: PRNGKeyArray,
     layout: Layout = "positions",
     on_progress: OnProgress = no_progress,
@@ -60,7 +60,7 @@ def similarity_before_and_after(
 
     Args:
         model: the model.
-        tasks: the number of held-out tasks.
+        num_tasks: the number of held-out tasks.
         key: determines the tasks.
         layout: whether positions of a convolutional layer count as points or as neurons.
         on_progress: progress callback.
@@ -69,7 +69,7 @@ def similarity_before_and_after(
         One record per layer: `{"layer", "head": bool, "points", "neurons", "cca": {"mean", "ci95"}, "svcca": ...,
         "pwcca": ..., "cka": ..., "cka_debiased": ..., "cka_rbf": ..., "chance": {"cca": ..., "cka": ...}}`.
     """
-    return comparer(model, adaptation_pair(model, layout), tasks)(model.params, key, on_progress)
+    return comparer(model, adaptation_pair(model, layout), num_tasks)(model.params, key, on_progress)
 
 
 def adaptation_pair(model: AnalyzedModel, layout: Layout) -> Compare:
@@ -86,7 +86,7 @@ def similarity_across_models(
     model: AnalyzedModel,
     other: AnalyzedModel,
     *,
-    tasks: int = 100,
+    num_tasks: int = 100,
     key: PRNGKeyArray,
     layout: Layout = "positions",
     adapted: bool = False,
@@ -99,7 +99,7 @@ def similarity_across_models(
     Args:
         model: the first model.
         other: the second model.
-        tasks: the number of held-out tasks.
+        num_tasks: the number of held-out tasks.
         key: determines the tasks.
         layout: whether positions of a convolutional layer count as points or as neurons.
         adapted: whether to compare the adapted models instead of the initialisations.
@@ -121,7 +121,7 @@ def similarity_across_models(
             model, start(model, params), other, start(other, other.params), task, layout
         )
 
-    return comparer(model, one, tasks)(model.params, key, on_progress)
+    return comparer(model, one, num_tasks)(model.params, key, on_progress)
 
 
 def _activations_of_both(
@@ -163,16 +163,16 @@ def _same_points(name: str, x: Array, y: Array, layout: Layout) -> tuple[Array, 
 
 
 def comparer(
-    model: AnalyzedModel, one: Compare, tasks: int
+    model: AnalyzedModel, one: Compare, num_tasks: int
 ) -> Callable[[Params, PRNGKeyArray, OnProgress], list[JsonObject]]:
     """`run(params, key, on_progress)`: all measures on all layers, averaged over tasks; compiled once."""
     distribution = model.tasks_for_activations
-    tasks = task_count(distribution, tasks)
+    num_tasks = task_count(distribution, num_tasks)
     activations = over_tasks(
         lambda params, task, _: one(params, task),
         distribution,
-        num_tasks=tasks,
-        batch_size=min(tasks, 4 * len(jax.devices())),
+        num_tasks=num_tasks,
+        batch_size=min(num_tasks, 4 * len(jax.devices())),
     )
     names = model.layers.names
 
@@ -185,7 +185,7 @@ def comparer(
                     x, y = (side[i] for side in pairs[name])
                     shapes[name] = x.shape
                     found[name].append(_measures_of(x, y))
-                on_progress(len(found[names[0]]), tasks)
+                on_progress(len(found[names[0]]), num_tasks)
         return [
             {"layer": name, "head": name == names[-1], "points": shapes[name][0], "neurons": shapes[name][1]}
             | _averaged(found[name])

@@ -20,8 +20,8 @@ def along_training(
     model: AnalyzedModel,
     snapshots: Mapping[int, Params],
     *,
-    tasks: int = 300,
-    close_tasks: int = 20,
+    num_tasks: int = 300,
+    num_close_tasks: int = 20,
     key: PRNGKeyArray,
     on_progress: OnProgress = no_progress,
 ) -> list[JsonObject]:
@@ -30,28 +30,28 @@ def along_training(
     Args:
         model: the model.
         snapshots: meta-parameters by meta-step.
-        tasks: number of held-out tasks for freezing.
-        close_tasks: number of held-out tasks for similarity.
+        num_tasks: number of held-out tasks for freezing.
+        num_close_tasks: number of held-out tasks for similarity.
         key: determines the tasks.
         on_progress: progress callback.
 
     Returns:
         One record per snapshot: `{"meta_step", "freeze": [none, body], "similarity": [one record per layer]}`.
     """
-    tasks = task_count(model.tasks, tasks)
-    close_tasks = task_count(model.tasks_for_activations, close_tasks)
+    num_tasks = task_count(model.tasks, num_tasks)
+    num_close_tasks = task_count(model.tasks_for_activations, num_close_tasks)
     sets, metric = [(), model.layers.body], model.metric
-    runs = [scorer(model, model.with_frozen(names), metric, tasks) for names in sets]
-    compare = comparer(model, adaptation_pair(model, "positions"), close_tasks)
-    total, done = len(snapshots) * (2 * tasks + close_tasks), 0
+    runs = [scorer(model, model.with_frozen(names), metric, num_tasks) for names in sets]
+    compare = comparer(model, adaptation_pair(model, "positions"), num_close_tasks)
+    total, done = len(snapshots) * (2 * num_tasks + num_close_tasks), 0
     found = []
     for step, params in snapshots.items():
         values = []
         for run in runs:
             values.append(run(params, key, shifted_progress(on_progress, done, total)))
-            done += tasks
+            done += num_tasks
         alike = compare(params, key, shifted_progress(on_progress, done, total))
-        done += close_tasks
+        done += num_close_tasks
         lines = [
             {"frozen": list(names), **paired_scores(metric, v, values[0])}
             for names, v in zip(sets, values, strict=True)

@@ -42,13 +42,13 @@ def _angle(a: Array, b: Array) -> Float[Array, ""]:
 
 
 def layer_movement(
-    model: AnalyzedModel, *, tasks: int = 200, key: PRNGKeyArray, on_progress: OnProgress = no_progress
+    model: AnalyzedModel, *, num_tasks: int = 200, key: PRNGKeyArray, on_progress: OnProgress = no_progress
 ) -> list[JsonObject]:
     """How far each layer moves in the inner loop.
 
     Args:
         model: the model.
-        tasks: the number of held-out tasks.
+        num_tasks: the number of held-out tasks.
         key: determines the tasks.
         on_progress: progress callback.
 
@@ -64,7 +64,7 @@ def layer_movement(
         pairs = {name: (flat_vector(new[name]), flat_vector(old[name])) for name in layers.names}
         return {name: _movement(*p) for name, p in pairs.items()}
 
-    found = model.collect(one, tasks=tasks, key=key, on_progress=on_progress)
+    found = model.collect(one, num_tasks=num_tasks, key=key, on_progress=on_progress)
     own = layers.parts(model.initialisation(model.params))
     sizes = {name: sum(leaf.size for leaf in leaves) for name, leaves in own.items()}
     records = []

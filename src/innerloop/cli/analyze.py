@@ -108,7 +108,8 @@ def _requests(arguments: Analyze) -> "list[Request]":
     if arguments.against is not None and len(arguments.runs) > 1:
         hint = "give one run and --against, or several runs without it"
         raise InnerloopError("--against", "compares the layers of one run with another's", hint=hint)
-    common = {name: getattr(arguments, name) for name in ("tasks", "seed", "shots", "steps", "data_folder")}
+    common = {name: getattr(arguments, name) for name in ("seed", "shots", "steps", "data_folder")}
+    common["num_tasks"] = arguments.tasks
     frozen = tuple(tuple(names.split(",")) for names in arguments.frozen)
     return [Request(run, frozen=frozen, against=arguments.against, **common) for run in arguments.runs]
 

@@ -103,9 +103,8 @@ def _measured(trained: "Trained", arguments: Evaluate, mode: Normalization) -> "
     from innerloop.cli.progress import counting
     from innerloop.training.measure import measure
 
-    settings = {
-        name: getattr(arguments, name) for name in ("tasks", "steps", "shots", "queries", "seed", "split")
-    }
+    settings = {name: getattr(arguments, name) for name in ("steps", "shots", "queries", "seed", "split")}
+    settings["num_tasks"] = arguments.tasks
     settings["rotations"] = None if arguments.rotations is None else arguments.rotations == "yes"
     err = console(stderr=True)
     if not err.is_terminal:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from innerloop.io.text import printable
 from innerloop.training.interruption.signals import Stopped, reporting_stop
+from innerloop.training.progress.callbacks import Callback
 from innerloop.training.progress.progress import Progress
 from innerloop.training.progress.progress_words import in_words, left, speed
 
@@ -16,24 +17,32 @@ EVERY = 5.0
 """Seconds between plain lines."""
 
 
+class Display(Callback):
+    """Shows the messages and the progress of a run."""
+
+    def __init__(self, console: Console, tell: "ReportProgress"):
+        self.console, self.tell, self.seen = console, tell, dict[str, float]()
+
+    def on_message(self, text: str) -> None:
+        """Print the message."""
+        self.console.print(text)
+
+    def on_block(self, progress: Progress) -> None:
+        """Show the progress."""
+        self.seen |= progress.metrics  # validation scores stay until there are new ones
+        words = f"{speed(progress)}{in_words(self.seen)}"
+        self.tell(progress.step, progress.total, progress.seconds_left, words)
+
+
 @contextmanager
-def training(console: Console, title: str) -> Iterator[Callable[[Progress], None]]:
-    """The progress callback for `innerloop.train`, for the duration of a `with` block."""
+def training(console: Console, title: str) -> Iterator[Display]:
+    """The callback that shows a run, for the duration of a `with` block."""
     with _lines_or_bar(console, title, "meta-steps") as tell:
-        best: dict[str, float] = {}
-
-        def on_progress(progress: Progress) -> None:
-            best.update(progress.metrics)  # validation scores stay until there are new ones
-            tell(progress.step, progress.total, progress.seconds_left, f"{speed(progress)}{in_words(best)}")
-
-        yield on_progress
+        yield Display(console, tell)
 
 
 def train_until_stopped(
-    console: Console,
-    title: str,
-    tell: Callable[[Stopped], None],
-    work: Callable[[Callable[[Progress], None]], object],
+    console: Console, title: str, tell: Callable[[Stopped], None], work: Callable[[Callback], object]
 ) -> int:
     """Train with a progress display.
 
@@ -41,14 +50,14 @@ def train_until_stopped(
         console: where progress is shown.
         title: the title of the progress bar.
         tell: called if a signal stopped the training.
-        work: trains; it takes the progress callback.
+        work: trains; it takes the callback that shows the progress.
 
     Returns:
         The exit code: 0, or 128 plus the number of the signal.
     """
     try:
-        with training(console, title) as on_progress, reporting_stop(tell):
-            work(on_progress)
+        with training(console, title) as display, reporting_stop(tell):
+            work(display)
     except Stopped as stopped:
         with suppress(OSError):  # the terminal may be gone
             tell(stopped)

@@ -126,7 +126,7 @@ def _trained(folder: Path, config: Config, title: str) -> int:
     def tell(_: Stopped) -> None:
         out.print(f"Stopped in {config.name}; everything is saved. Run the same command to continue.")
 
-    work = lambda on_progress: train(job.config, folder, resume=job.resume, on_progress=on_progress)
+    work = lambda display: train(job.config, folder, callbacks=[display], progress=False, resume=job.resume)
     return train_until_stopped(out, title, tell, work)
 
 

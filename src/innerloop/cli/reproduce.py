@@ -75,7 +75,8 @@ def _print_comparison(arguments: Reproduce, into: Path, clean_up: Callable[[], N
         clean_up()  # the process may end here
         out.print(f"Stopped at meta-step {stopped.step}; nothing was compared.")
 
-    again = lambda on_progress: found.append(reproduce(arguments.run, into, on_progress=on_progress))
+    repeat = lambda display: reproduce(arguments.run, into, callbacks=[display], progress=False)
+    again = lambda display: found.append(repeat(display))
     code = train_until_stopped(out, f"reproduce {arguments.run}", tell, again)
     if code:
         return code

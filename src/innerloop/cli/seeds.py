@@ -69,7 +69,7 @@ def remaining(folder: Path, config: Config) -> Job | None:
     """
     from innerloop.training.run_length import resumed_config
     from innerloop.training.storage.run_directory import RunFile, RunFolder
-    from innerloop.training.storage.weights import deciding
+    from innerloop.training.storage.weights import deciding, ended_early
 
     run = RunFolder(folder)
     if not (folder / RunFile.CONFIG).exists():
@@ -80,6 +80,7 @@ def remaining(folder: Path, config: Config) -> Job | None:
         hint = "give another --folder"
         raise InnerloopError(str(folder), "holds a run with other settings", hint=hint)
     same_but_longer = replace(own, outer=replace(own.outer, meta_steps=config.outer.meta_steps))
-    if resumed_config(run, same_but_longer) == own and run.weights.is_file():
+    resumed = resumed_config(run, same_but_longer)
+    if resumed == own and run.weights.is_file() and not ended_early(run.weights, own):
         return None
     return Job(folder, resumed_config(run, config), resume=True)

@@ -97,7 +97,7 @@ def _train_as_worker(folder: Path) -> int:
     from innerloop.training.train import train
 
     try:
-        train(None, folder)
+        train(None, folder, progress=False)
     except Stopped as stopped:
         return 128 + stopped.signal_number
     return 0
@@ -117,12 +117,12 @@ def train_into(folder: Path, config: Config, *, resume: bool = False, several: b
     """
     from innerloop.cli.progress import train_until_stopped
     from innerloop.training.experiments.build import check_chunk
-    from innerloop.training.memory.memory_plan import MemoryPlan
-    from innerloop.training.storage import checkpoint_manager
+    from innerloop.training.storage import checkpoint_manager, weights
     from innerloop.training.train import train
 
     out, run_folder = console(), RunFolder(folder)
     finished = resume and config == run_folder.config() and run_folder.weights.is_file()
+    finished = finished and not weights.ended_early(run_folder.weights, config)
     if not finished:
         check_chunk(config)
         _announce(config, folder)
@@ -136,14 +136,7 @@ def train_into(folder: Path, config: Config, *, resume: bool = False, several: b
         if not several:
             out.print(f"  {shell_command('train', '--resume', folder)}", style="bold")
 
-    def show_plan(plan: MemoryPlan) -> None:
-        if plan.is_news:
-            out.print(f"{str(plan)[:1].upper()}{str(plan)[1:]}.")
-
-    show_pictures = lambda path: out.print(f"Pictures: {path} shows what was loaded.")
-    work = lambda on_progress: train(
-        config, folder, resume=resume, on_progress=on_progress, on_plan=show_plan, on_pictures=show_pictures
-    )
+    work = lambda display: train(config, folder, callbacks=[display], progress=False, resume=resume)
     code = train_until_stopped(out, config.title, tell, work)
     if code == 0:
         _print_summary(folder, finished)

@@ -148,7 +148,7 @@ def first_distinct(sources: list[str], *choices: list[str]) -> list[str]:
 def _measured(label: str, trained: Trained, tasks: int, progress_for: ProgressFor) -> Result:
     """One measurement, with the records in the run's folder."""
     with progress_for(f"measuring {label}") as on_progress:
-        found = measure(trained, tasks=tasks, on_progress=on_progress)
+        found = measure(trained, num_tasks=tasks, on_progress=on_progress)
     if trained.folder is None:
         return Result(label, trained, found, [], {})
     run = RunFolder(trained.folder)

@@ -112,7 +112,8 @@ class TrainingLoop:
             if self.schedule.keeps(step):
                 self.recorder.snapshot(self.state)
         with self.saved_first(self.state, EMPTY):
-            return bool(self.on_progress(self.progress(step, metrics)))
+            asked = bool(self.on_progress(self.progress(step, metrics)))
+        return any(multi_process.all_gather_int(asked))  # all processes end together
 
     def dispatch(self, step: int, length: int) -> tuple[dict[str, PyTree], JsonObject]:
         """Run the next `length` meta-steps; returns the values of each, and the incidents."""
@@ -157,8 +158,8 @@ class TrainingLoop:
     @cached_property
     def validation(self) -> Evaluator:
         """The evaluation on validation tasks, compiled once for the whole run."""
-        tasks = self.schedule.validation_tasks
-        return self.experiment.evaluator(self.held_out, tasks=tasks, last_only=True)
+        number = self.schedule.validation_tasks
+        return self.experiment.evaluator(self.held_out, num_tasks=number, last_only=True)
 
     def validate(self) -> dict[str, float]:
         """Scores on validation tasks, which are the same in every run (seed 0), and how many of them diverged."""

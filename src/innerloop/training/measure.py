@@ -21,7 +21,7 @@ from innerloop.training.trained import Trained
 def measure(
     trained: Trained,
     *,
-    tasks: int | None = None,
+    num_tasks: int | None = None,
     steps: int | None = None,
     shots: int | None = None,
     queries: int | None = None,
@@ -35,8 +35,8 @@ def measure(
     """Measure the adaptation curve on held-out tasks.
 
     Args:
-        trained: from `load_trained`.
-        tasks: the number of tasks, at least 2 (None, here and below: as in the config of the training).
+        trained: from `train` or `load_trained`.
+        num_tasks: the number of tasks, at least 2 (None, here and below: as in the config of the training).
         steps: the number of inner steps.
         shots: the examples per class, or per task, of the support set.
         queries: the same for the query set.
@@ -62,7 +62,7 @@ def measure(
         raise InnerloopError("measure: `learning_rate`", wrong, got=learning_rate, hint=hint)
     check_number("measure: `seed`", seed, SEED, integer=True)
     check_choice("measure", "split", split, get_args(Split))
-    changes = {"tasks": tasks, "steps": steps, "queries": queries, "normalization": normalization}
+    changes = {"tasks": num_tasks, "steps": steps, "queries": queries, "normalization": normalization}
     changes["rotations"] = rotations
     config = replace(
         trained.config,
@@ -74,7 +74,7 @@ def measure(
     held_out = e.held_out_tasks(split)
     total = number_of_tasks(held_out, config.evaluation.tasks)
     with products(config.precision):
-        for curve in e.evaluator(held_out, tasks=total)(trained.params, held_out_key(seed, split)):
+        for curve in e.evaluator(held_out, num_tasks=total)(trained.params, held_out_key(seed, split)):
             curves.append(curve)
             on_progress(sum(c.tasks for c in curves), total)
     make = returns_of if config.reinforcement else scores_of

@@ -5,7 +5,7 @@ by how much, from which meta-step on, and what changed in the environment.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
 from innerloop.io.untrusted import JsonObject
 from innerloop.training.memory.model_size import check_stored
+from innerloop.training.progress.callbacks import Callback, check_callbacks
 from innerloop.training.progress.progress import Progress
 from innerloop.training.storage.provenance import changed
 from innerloop.training.storage.run_directory import RunFolder
@@ -74,6 +75,8 @@ class Ended:
     arrays: dict[str, np.ndarray]
     metrics: list[JsonObject]
     made_with: JsonObject
+    steps: int
+    """The number of meta-steps that it took."""
     ends: tuple[range, ...] = ()
     """The meta-steps whose lines tell that the run once ended there, before it was made longer."""
 
@@ -86,18 +89,31 @@ class Ended:
         check_stored(found.config, found.arrays, str(found.path))
         every = max(1, found.config.outer.log_every)
         ends = (range(end, -(-end // every) * every + 1) for end in run.earlier_lengths())
-        return cls(run.path, found.arrays, run.metrics(), run.known(), tuple(ends))
+        steps = found.facts.get("meta_steps", found.config.outer.meta_steps)
+        return cls(run.path, found.arrays, run.metrics(), run.known(), steps, tuple(ends))
+
+
+class EndAt(Callback):
+    """Ends a run at a meta-step, where a callback ended the run that it repeats."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_block(self, progress: Progress) -> bool:
+        """End the run if it has come that far."""
+        return progress.step >= self.step
 
 
 def reproduce(
-    folder: Path | str, into: Path | str, *, on_progress: Callable[[Progress], None] = lambda progress: None
+    folder: Path | str, into: Path | str, *, callbacks: Sequence[Callback] = (), progress: bool = True
 ) -> Reproduction:
     """Repeat a run and compare the two, weight by weight and line by line of their logs.
 
     Args:
         folder: the folder of a run from a config that has ended.
         into: a new folder for its repetition.
-        on_progress: called after every block of meta-steps.
+        callbacks: as for `train`.
+        progress: as for `train`.
 
     Returns:
         How the two compare; `same` if nothing differs.
@@ -105,8 +121,10 @@ def reproduce(
     Raises:
         InnerloopError: if the run has not ended or is damaged, or `into` already holds a run.
     """
+    check_callbacks(callbacks, "reproduce")
     then = Ended.read(folder)  # errors are raised before hours of training
-    train(RunFolder(folder).config(), into, on_progress=on_progress)
+    told = [*callbacks, EndAt(then.steps)]
+    train(RunFolder(folder).config(), into, callbacks=told, progress=progress)
     return compare(then, Ended.read(into))
 
 

@@ -1,19 +1,22 @@
 """Loads trained initialisations, with the experiments that they belong to."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, get_args
 
 import jax
 
 from innerloop.config.data_settings import check_exists, check_places
 from innerloop.config.schema import Config
+from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.meta_state import MetaState
 from innerloop.engine.types import Params
-from innerloop.errors import InnerloopError
+from innerloop.errors import InnerloopError, check_choice
 from innerloop.io.untrusted import JsonObject
 from innerloop.parallel.mesh import on_host
 from innerloop.training.experiments.build import build
-from innerloop.training.experiments.experiment import Experiment
+from innerloop.training.experiments.experiment import Experiment, Split
 from innerloop.training.memory import model_size
 from innerloop.training.storage import weights
 from innerloop.training.storage.run_directory import RunFolder
@@ -23,19 +26,48 @@ from innerloop.training.warm_start import WarmStart
 
 @dataclass(frozen=True)
 class Trained:
-    """An initialisation, its source, and its experiment."""
+    """A trained initialisation, from `train` or `load_trained`.
 
-    params: Params = field(repr=False)
-    experiment: Experiment = field(repr=False)
+    Attributes:
+        params: the meta-parameters, ready to adapt to held-out tasks.
+        experiment: the parts of the run, built from its config.
+        source: where it is from: the run's folder, a weights file or a preset.
+        facts: what is stored with the weights, such as the number of `meta_steps`.
+        folder: the run's folder; None for weights from elsewhere.
+        state: the final state of the outer loop, from `train`; None if it was loaded.
+    """
+
+    params: Params
+    experiment: Experiment
     source: str
     facts: JsonObject
     folder: Path | None = None
-    """The run's folder; None for weights from elsewhere."""
+    state: MetaState | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<Trained: {self.config.title}, meta_steps={self.facts.get('meta_steps')}, source={self.source}>"
+        )
 
     @property
     def config(self) -> Config:
         """The config of its training."""
         return self.experiment.config
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm as it is measured, with the inner loop at test."""
+        return self.experiment.test_algorithm
+
+    @property
+    def metrics(self) -> list[JsonObject]:
+        """The lines of the run's `metrics.jsonl`; none for weights from elsewhere."""
+        return RunFolder(self.folder).metrics() if self.folder else []
+
+    def tasks(self, split: Split = "test") -> Any:
+        """The distribution of the tasks of a split as they are measured; of a policy, its environment."""
+        check_choice("tasks", "split", split, get_args(Split))
+        return self.experiment.held_out_tasks(split)
 
 
 def load_trained(source: str | Path, *, data_folder: str = "") -> Trained:

@@ -87,13 +87,13 @@ class CustomRun(Trainable):
         """The outer loop on the training tasks."""
         return self.loop
 
-    def evaluator(self, held_out: object, *, tasks: int, last_only: bool = False) -> Evaluator:
+    def evaluator(self, held_out: object, *, num_tasks: int, last_only: bool = False) -> Evaluator:
         """The compiled evaluation on the validation tasks, before the first and after the last inner step."""
         assert self.validation is not None
         algorithm, given = self.loop.algorithm, self.validation
         record = sorted({0, algorithm.inner.steps})
         chunk = self.loop.chunk
-        return evaluator(algorithm, given.tasks, given.score, num_tasks=tasks, record=record, chunk=chunk)
+        return evaluator(algorithm, given.tasks, given.score, num_tasks=num_tasks, record=record, chunk=chunk)
 
 
 def loop_over(

@@ -10,6 +10,7 @@ import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from innerloop.config.schema import Config
+from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.evaluation.curve import Curve
 from innerloop.engine.meta_state import MetaState
 from innerloop.engine.outer.mesh_loop import MeshLoop
@@ -82,7 +83,7 @@ class Trainable(ABC):
         return loop.start(params, self.keys().tasks)
 
     @abstractmethod
-    def evaluator(self, held_out: object, *, tasks: int, last_only: bool = False) -> Evaluator:
+    def evaluator(self, held_out: object, *, num_tasks: int, last_only: bool = False) -> Evaluator:
         """The compiled evaluation on the result of `held_out_tasks`.
 
         `last_only`: only the scores before the first and after the last inner step are needed.
@@ -112,6 +113,11 @@ class Experiment(Trainable):
     """The parts of one run, built from its config."""
 
     config: Config
+
+    @property
+    @abstractmethod
+    def test_algorithm(self) -> Algorithm:
+        """The algorithm with its inner loop at test."""
 
     @property
     def schedule(self) -> Schedule:  # pyright: ignore[reportIncompatibleVariableOverride]

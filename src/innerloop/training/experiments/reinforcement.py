@@ -68,15 +68,17 @@ class RLExperiment(Experiment):
         return MetaSampler(self.environment, self.base_algorithm, self.sample_processor, trajectories)
 
     @property
+    def test_algorithm(self) -> Algorithm:
+        """The algorithm with its inner steps at test, which are smaller after the first."""
+        inner, decay = self.config.inner, self.config.rl.test_lr_decay
+        rule = inner_rule(inner.optimizer, optax.piecewise_constant_schedule(inner.learning_rate, {1: decay}))
+        return self.base_algorithm.with_inner(rule=rule, steps=self.config.evaluation.steps)
+
+    @property
     def test_sampler(self) -> MetaSampler:
-        """The same at test: more trajectories and steps, with smaller steps after the first."""
-        rl, inner = self.config.rl, self.config.inner
-        rates = optax.piecewise_constant_schedule(inner.learning_rate, {1: rl.test_lr_decay})
-        rule = inner_rule(inner.optimizer, rates)
-        algorithm = self.base_algorithm.with_inner(rule=rule, steps=self.config.evaluation.steps)
-        return MetaSampler(
-            self.environment, algorithm, self.sample_processor, rl.test_trajectories, rl.test_restarts
-        )
+        """Samples trajectories at test: more of them, for more steps."""
+        number, restarts = self.config.rl.test_trajectories, self.config.rl.test_restarts
+        return MetaSampler(self.environment, self.test_algorithm, self.sample_processor, number, restarts)
 
     @property
     def sample_processor(self) -> SampleProcessor:
@@ -125,12 +127,12 @@ class RLExperiment(Experiment):
         batch = self.config.outer.meta_batch
         return MetaIterations(self.sampler, self.outer_step, meta_batch=batch, chunk=self.chunk)
 
-    def evaluator(self, held_out: object, *, tasks: int, last_only: bool = False) -> Evaluator:
+    def evaluator(self, held_out: object, *, num_tasks: int, last_only: bool = False) -> Evaluator:
         """The compiled evaluation: returns after every update, as they are needed for the last one anyway.
 
         Validation (`last_only`) does not end a run because trajectories break.
         """
-        return evaluator(self.test_sampler, num_tasks=tasks, on_broken="keep" if last_only else "raise")
+        return evaluator(self.test_sampler, num_tasks=num_tasks, on_broken="keep" if last_only else "raise")
 
     def series(self, info: PyTree) -> dict[str, PyTree]:
         """Losses, returns after each update, and the KL divergence and length of the outer step."""

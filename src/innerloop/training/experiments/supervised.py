@@ -220,14 +220,14 @@ class SupervisedExperiment(Experiment):
             algorithm, self.optimizer, tasks, meta_batch=c.meta_batch, chunk=self.chunk, mesh=mesh
         )
 
-    def evaluator(self, held_out: Any, *, tasks: int, last_only: bool = False) -> Evaluator:
+    def evaluator(self, held_out: Any, *, num_tasks: int, last_only: bool = False) -> Evaluator:
         """The compiled evaluation on the result of `held_out_tasks`."""
         steps = self.config.evaluation.steps
         return evaluator(
             self.test_algorithm,
             held_out,
             self.score(),
-            num_tasks=tasks,
+            num_tasks=num_tasks,
             record=sorted({0, steps}) if last_only else steps_to_record(steps),
             chunk=self.chunk or 50,
             model_shards=self.config.outer.model_shards,

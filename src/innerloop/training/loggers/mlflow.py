@@ -3,12 +3,16 @@
 import time
 from pathlib import Path
 
+from innerloop.config.serialization import flattened
 from innerloop.io.untrusted import JsonObject
 from innerloop.io.versions import required
 from innerloop.training.interruption.signals import Stopped
 from innerloop.training.loggers.service import keep_id, kept_id
 from innerloop.training.progress.callbacks import Callback
 from innerloop.training.progress.progress import Progress
+
+ARRAYS = ("parameters", "optimizer", "programs")
+"""Settings of a run of `innerloop.fit` that are not logged: they have an entry for every array or program."""
 
 
 class MlflowLogger(Callback):
@@ -35,9 +39,8 @@ class MlflowLogger(Callback):
             where = found.experiment_id if found else self.client.create_experiment(self.experiment)
             own = self.client.create_run(where, run_name=folder.name).info.run_id
             keep_id(folder, "mlflow", own)
-            for name, value in settings.items():
-                if not isinstance(value, dict):
-                    self.client.log_param(own, name, value)
+            for name, value in flattened({n: x for n, x in settings.items() if n not in ARRAYS}).items():
+                self.client.log_param(own, name, value)
         self.run_id = own
         self.client.update_run(own, status="RUNNING")
 

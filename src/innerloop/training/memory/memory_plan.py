@@ -45,9 +45,10 @@ class MemoryPlan:
         return SAFETY * self.predicted <= self.available
 
     @property
-    def is_news(self) -> bool:
-        """Whether the plan is worth reporting: at least 0.1 GiB, a change, or no fit."""
-        return self.predicted >= 0.1 * 2**30 or self.changed or not self.fits
+    def messages(self) -> list[str]:
+        """The plan as a sentence, if it is worth reporting: at least 0.1 GiB, a change, or no fit."""
+        news, text = self.predicted >= 0.1 * 2**30 or self.changed or not self.fits, str(self)
+        return [f"{text[:1].upper()}{text[1:]}."] if news else []
 
     def __str__(self) -> str:
         need, have = (f"{n / 2**30:.1f} GiB" for n in (self.predicted, self.available))

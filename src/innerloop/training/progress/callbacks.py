@@ -23,9 +23,12 @@ class Callback(Protocol):
 
         Args:
             folder: the run's folder.
-            settings: the description of the run, as in its `fit.json`.
+            settings: the description of the run, as in its `config.json` or `fit.json`.
             step: the number of meta-steps so far; above 0 in a resumed run.
         """
+
+    def on_message(self, text: str) -> None:
+        """Called after `on_start` with a sentence for the user, such as how much memory the run needs."""
 
     def on_block(self, progress: Progress) -> bool | None:
         """Called after every `log_every` meta-steps; `progress.metrics` includes any new validation scores.
@@ -38,26 +41,34 @@ class Callback(Protocol):
         """Called when the run ends; `error` is the exception that ended it early (such as `Stopped`), or None."""
 
 
-def check_callbacks(callbacks: object) -> None:
-    """Raise InnerloopError unless this is a sequence of callback instances (not classes)."""
+def check_callbacks(callbacks: object, who: str = "fit") -> None:
+    """Raise InnerloopError, on behalf of `who`, unless this is a sequence of callback instances (not classes)."""
     given = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
     wrong = [each for each in given if isinstance(each, type) or not isinstance(each, Callback)]
     if wrong or not isinstance(callbacks, Sequence):
         got = repr((wrong or given)[0])
         hint = "pass instances of subclasses of innerloop.Callback: `callbacks=[Mine()]`"
-        raise InnerloopError("fit", "`callbacks` must be a list of callbacks", got=got, hint=hint)
+        raise InnerloopError(who, "`callbacks` must be a list of callbacks", got=got, hint=hint)
 
 
 @contextmanager
 def callbacks_running(
-    callbacks: Sequence[Callback], folder: Path, settings: JsonObject, step: int
+    callbacks: Sequence[Callback], folder: Path, settings: JsonObject, step: int, messages: Sequence[str] = ()
 ) -> Iterator[None]:
-    """Call `on_start` of each callback and, at the end, `on_end` of each that was started."""
+    """Start each callback and tell it the messages; at the end, call `on_end` of each that was started."""
     with ExitStack() as ends:
         for callback in callbacks:
             callback.on_start(folder, settings, step)
             ends.push(lambda _, error, trace, callback=callback: _end(callback, error))
+            for text in messages:
+                callback.on_message(text)
         yield
+
+
+def ended_by(callbacks: Sequence[Callback], progress: Progress) -> bool:
+    """Call `on_block` of all callbacks; whether one of them ends the run."""
+    asked = [callback.on_block(progress) for callback in callbacks]
+    return any(asked)
 
 
 def _end(callback: Callback, error: BaseException | None) -> Literal[False]:

@@ -22,8 +22,15 @@ WIDTH = 160
 """The largest number of characters in a line."""
 
 
+LONGEST = 1000
+"""The largest number of characters in a message."""
+
+
 class ProgressLine(Callback):
-    """Shows speed, time left and the latest metrics."""
+    """Shows speed, time left and the latest metrics of a run of the function `who`."""
+
+    def __init__(self, who: str = "fit"):
+        self.who = who
 
     def on_start(self, folder: Path, settings: JsonObject, step: int) -> None:
         """Start the clock."""
@@ -34,10 +41,15 @@ class ProgressLine(Callback):
         with suppress(RuntimeError):  # no thread can be started
             self.timer.start()
 
+    def on_message(self, text: str) -> None:
+        """Show the message on a line of its own."""
+        self.line.show(f"{self.who}: {text}", LONGEST)
+        self.line.end()
+
     def compiling(self) -> None:
         """Explain why it takes long before the first block."""
         self.shown = True
-        self.line.show("fit: compiling")
+        self.line.show(f"{self.who}: compiling")
 
     def on_block(self, progress: Progress) -> None:
         """Show the progress, unless the last line is too recent."""
@@ -49,7 +61,7 @@ class ProgressLine(Callback):
             return
         self.last, self.shown = now, True
         rest = left(progress.step, progress.total, progress.seconds_left)
-        words = f"fit: {progress.step}/{progress.total} meta-steps, {rest}  "
+        words = f"{self.who}: {progress.step}/{progress.total} meta-steps, {rest}  "
         self.line.show(f"{words}{speed(progress)}{in_words(self.seen)}".rstrip())
 
     def on_end(self, error: BaseException | None) -> None:
@@ -70,14 +82,14 @@ class LiveLine:
         """The shortest time between two updates: none in a terminal, and long enough for a browser in a notebook."""
         return 0.0 if sys.stderr.isatty() else 0.2 if in_notebook() else 5.0
 
-    def show(self, text: str) -> None:
+    def show(self, text: str, width: int = WIDTH) -> None:
         """Show a line, in place of the last one if possible; errors are ignored, as nobody may be reading."""
         with suppress(OSError, ValueError):
             if in_notebook():
-                self._display(printable(text, WIDTH))
+                self._display(printable(text, width))
             else:
                 begin, end = ("\r\x1b[K", "") if sys.stderr.isatty() else ("", "\n")
-                print(begin + printable(text, WIDTH), end=end, file=sys.stderr, flush=True)
+                print(begin + printable(text, width), end=end, file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Leave the line as it is; later output goes below."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,13 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], Config, JsonObject]:
     if missing:
         raise InnerloopError(str(path), f"holds no trained weights (it has no {missing[0]})")
     return arrays, from_json(metadata["config"], str(path)), facts_of(metadata["facts"], path)
+
+
+def ended_early(path: Path, config: Config) -> bool:
+    """Whether these are the weights of a run of this config that a callback ended before its last meta-step."""
+    with suppress(InnerloopError, OSError):
+        return load(path)[2].get("meta_steps", config.outer.meta_steps) < config.outer.meta_steps
+    return False
 
 
 def deciding(config: Config) -> Config:
