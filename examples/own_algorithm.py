@@ -41,7 +41,7 @@ class MetaSGD(Algorithm):
         """(theta, log alpha), with the same step size everywhere."""
         return params, jax.tree.map(lambda x: jnp.full_like(x, jnp.log(RATE)), params)
 
-    def initialisation(self, meta_params):
+    def initialization(self, meta_params):
         """theta."""
         return meta_params[0]
 

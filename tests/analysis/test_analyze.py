@@ -167,7 +167,7 @@ def test_cache_key_depends_on_weights_and_settings(run):
     copy = str(run / "weights.safetensors")
     first = str(RunFolder(run).snapshots()[0])
     assert depends("freeze") == depends("freeze", source=copy) != depends("freeze", source=first)
-    for changes in ({"tasks": 5}, {"seed": 1}, {"shots": 2}, {"steps": 1}, {"frozen": (("head",),)}):
+    for changes in ({"num_tasks": 5}, {"seed": 1}, {"shots": 2}, {"steps": 1}, {"frozen": (("head",),)}):
         assert depends("freeze", **changes) != depends("freeze")
     assert depends("similarity", num_tasks=500) == depends("similarity", num_tasks=400)
     assert depends("against", against=first) != depends("against", against=copy)

@@ -181,8 +181,8 @@ def test_integers_with_too_many_digits_are_rejected(complaint):
 def test_measure_arguments_are_bounded():
     """What `measure` is asked for becomes settings; nothing is computed before."""
     run = training_trained.Trained({}, SupervisedExperiment(Config()), "x", {})
-    for name, value in {"tasks": 10**18, "steps": 10**18, "queries": 0, "learning_rate": -1.0}.items():
-        with pytest.raises(InnerloopError, match=f"^(evaluation|inner).{name}: must be"):
+    for name, value in {"num_tasks": 10**18, "steps": 10**18, "queries": 0, "learning_rate": -1.0}.items():
+        with pytest.raises(InnerloopError, match=f"^(evaluation|inner).{name.removeprefix('num_')}: must be"):
             measure.measure(run, **{name: value})
     with pytest.raises(InnerloopError, match=r"^data\.shots: must be"):
         measure.measure(run, shots=10**10)

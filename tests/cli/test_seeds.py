@@ -115,7 +115,7 @@ def measured_once(monkeypatch, measured):
     measure = measurements.measure
 
     def once(trained, **settings):
-        key = (trained.source, settings["tasks"])
+        key = (trained.source, settings["num_tasks"])
         if key not in measured:
             measured[key] = measure(trained, **settings)
         return measured[key]

@@ -165,7 +165,7 @@ def test_reptile_moments_are_meta_parameters():
     algorithm = made(ALGORITHMS["reptile"], rule=persistent_adam(RATE))
     loop = OuterLoop(algorithm, optax.sgd(1.0), Tasks(), meta_batch=1)
     state = loop.init(PARAMS, KEY)
-    close(algorithm.initialisation(state.params), PARAMS)
+    close(algorithm.initialization(state.params), PARAMS)
     first = {k: jnp.full_like(w, FIRST) for k, w in PARAMS.items()}
     close(state.params.moments, first)
     task = sample(jax.random.key(5))

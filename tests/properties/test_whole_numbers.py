@@ -35,6 +35,10 @@ iterations = lambda **changes: MetaIterations(
 )
 evaluated = lambda **changes: il.evaluate(algorithm, params, tasks, key=key, **{"num_tasks": 4, **changes})
 """
+NO_CALLBACK = (
+    "`callbacks` must be a list of callbacks, got 1; pass instances of subclasses of innerloop.Callback: "
+    "`callbacks=[Mine()]`."
+)
 REFUSED = {
     "il.InnerLoop(optax.sgd(0.1), True)": "InnerLoop: `steps` must be a whole number, got True.",
     "il.InnerLoop(optax.sgd(0.1), 1.5)": "InnerLoop: `steps` must be a whole number, got 1.5.",
@@ -73,6 +77,11 @@ REFUSED = {
     "il.train(None, '')": "path: must name a file or folder, got ''.",
     "il.train('sinusoid-maml', 'run')": "train: `config` must be a config, got 'sinusoid-maml'; pass "
     "innerloop.preset(NAME), for example.",
+    "il.train(il.preset('sinusoid-maml'), 'run', callbacks=[1])": f"train: {NO_CALLBACK}",
+    "il.train(il.preset('sinusoid-maml'), 'run', progress=2)": "train: `progress` must be True or False, got 2.",
+    "il.reproduce('run', 'again', callbacks=[1])": f"reproduce: {NO_CALLBACK}",
+    "il.load_trained('sinusoid-maml').tasks('tset')": "tasks: `split` is unknown, got 'tset'; choose among: test, "
+    "validation, train.",
     "il.Learner(params, algorithm, normalization='x')": "Learner: `normalization` is unknown, got 'x'; choose among: "
     "transductive, inductive, support.",
 }

@@ -12,7 +12,7 @@ from innerloop.rl.policies import CategoricalPolicy
 from innerloop.rl.rollout import Trajectories
 from innerloop.rl.sample_processor import SampleProcessor
 
-PLAIN = SampleProcessor(discount=1.0, gae_lambda=1.0, baseline="none", normalise=False)
+PLAIN = SampleProcessor(discount=1.0, gae_lambda=1.0, baseline="none", normalize=False)
 
 
 def table_policy(states: int, actions: int, seed: int = 0) -> CategoricalPolicy:

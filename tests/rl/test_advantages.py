@@ -65,7 +65,7 @@ def test_advantages_are_zero_if_baseline_explains_rewards(reward: float):
     """One step with the same reward in all trajectories: the fitted values are off by rounding."""
     seen = jax.random.normal(jax.random.key(1), (20, 1, 2))
     t = Trajectories(seen, Normal(seen, seen), seen, jnp.full((20, 1), reward), jnp.ones((20, 1)))
-    assert np.abs(SampleProcessor(normalise=False)(t).advantages).max() > 0
+    assert np.abs(SampleProcessor(normalize=False)(t).advantages).max() > 0
     np.testing.assert_array_equal(SampleProcessor()(t).advantages, 0)
 
 

@@ -124,7 +124,7 @@ def test_returns_use_first_trajectory_of_each_lane():
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     "judge",
-    [SampleProcessor(), SampleProcessor(gae_lambda=0.7, normalise=False)],
+    [SampleProcessor(), SampleProcessor(gae_lambda=0.7, normalize=False)],
     ids=["lambda 1", "lambda 0.7"],
 )
 def test_advantages_match_separate_trajectories(judge: SampleProcessor):

@@ -139,11 +139,11 @@ def test_zero_rewards_leave_parameters_unchanged(outer: str, rule: Any):
     np.testing.assert_array_equal(info.grad_norm, 0)
 
 
-@pytest.mark.parametrize("normalise", [True, False])
-def test_equal_rewards_keep_parameters_finite(normalise: bool):
+@pytest.mark.parametrize("normalize", [True, False])
+def test_equal_rewards_keep_parameters_finite(normalize: bool):
     """Equal pay, and no baseline: the advantages differ by what is left of the trajectory alone."""
     algorithm = maml(surrogates.dice, InnerLoop(optax.sgd(0.5), 1), outer_loss_fn=surrogates.ratio)
-    processor = SampleProcessor(baseline="none", normalise=normalise)
+    processor = SampleProcessor(baseline="none", normalize=normalize)
     sampler = MetaSampler(Even(horizon=3, pay=1.0), algorithm, processor, 3)
     loop = MetaIterations(sampler, OUTER["adam"], meta_batch=2)
     state, _ = loop.run(loop.start(GAUSSIAN, jax.random.key(1)), 2)

@@ -138,7 +138,7 @@ def test_steps_after_the_end_are_masked():
     t = jax.jit(lambda k: rollout(Navigation(horizon=H), still, k, jnp.zeros(2), K))(jax.random.key(0))
     np.testing.assert_array_equal(t.mask, np.eye(H)[np.zeros(K, int)])
     np.testing.assert_allclose(t.returns(), 0, atol=1e-4)
-    samples = SampleProcessor(normalise=False)(t)
+    samples = SampleProcessor(normalize=False)(t)
     assert not np.any(samples.advantages[:, 1:])
     np.testing.assert_allclose(samples.weights.sum(), 1, rtol=1e-6)
 
@@ -184,7 +184,7 @@ def test_baseline_is_fitted_to_discounted_returns():
     rewards = jnp.cos(jnp.arange(3 * H, dtype=float)).reshape(3, H)
     seen = jnp.sin(jnp.arange(6 * H, dtype=float)).reshape(3, H, 2)
     t = Trajectories(seen, POLICY(seen), seen, rewards, jnp.ones((3, H)))
-    found = SampleProcessor(discount=0.7, normalise=False)(t).advantages
+    found = SampleProcessor(discount=0.7, normalize=False)(t).advantages
     powers = np.triu(0.7 ** (np.arange(H)[None] - np.arange(H)[:, None]))
     returns = np.asarray(rewards) @ powers.T
     phi = np.asarray(_features(seen)).reshape(3 * H, -1)

@@ -64,7 +64,7 @@ def test_preset_losses_and_scores_avoid_rank_promotion(name: str):
     )
     batch = Batch(jax.ShapeDtypeStruct((5, *shape), jnp.float32), targets)
     jax.eval_shape(e.algorithm.meta_grad, params, Task(batch, batch))
-    score = lambda params, task: e.score()(e.algorithm.initialisation(params), task)
+    score = lambda params, task: e.score()(e.algorithm.initialization(params), task)
     jax.eval_shape(score, params, Task(batch, batch))
 
 

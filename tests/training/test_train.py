@@ -27,6 +27,7 @@ from innerloop.training.loop import TrainingLoop
 from innerloop.training.measure import measure
 from innerloop.training.progress.callbacks import Callback
 from innerloop.training.progress.progress import Progress
+from innerloop.training.progress.progress_line import ProgressLine
 from innerloop.training.recording.recorder import Recorder
 from innerloop.training.reproduce import Ended, compare, reproduce
 from innerloop.training.storage import checkpoint, checkpoint_manager, weights
@@ -204,6 +205,15 @@ def test_callback_ends_run_that_can_be_reproduced_and_continued(tiny: Config, fi
     assert more.calls == [("run", 12, 8), 10, 12, None]
     assert compare(Ended.read(run.path), Ended.read(finished)).same
     assert remaining(run.path, tiny) is None
+
+
+def test_progress_line_names_its_function_and_shows_messages(capsys: pytest.CaptureFixture[str]):
+    line, text = ProgressLine("train"), f"Memory: {'about ' * 40}"
+    line.on_start(Path("x"), {}, 0)
+    line.on_message(text)
+    line.compiling()
+    line.on_end(None)
+    assert capsys.readouterr().err.splitlines() == [f"train: {text}", "train: compiling"]
 
 
 def test_train_returns_what_load_trained_loads(tiny: Config, finished: Path):

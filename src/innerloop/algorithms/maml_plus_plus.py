@@ -56,7 +56,7 @@ class MAMLPlusPlus(MAML):
         fast, _ = partition(params, self.inner.select)
         return WithRates(params, jax.tree.map(lambda w: jnp.full(steps, self.rates, w.dtype), fast))
 
-    def initialisation(self, meta_params: WithRates) -> Params:
+    def initialization(self, meta_params: WithRates) -> Params:
         """The parameters without the step sizes."""
         return model_of(meta_params, "maml_plus_plus")
 

@@ -55,7 +55,7 @@ class MetaSGD(MAML):
         """The path prefixes or patterns of the groups with a step size each; empty without groups."""
         return tuple(group for group, _ in self.rates) if isinstance(self.rates, tuple) else ()
 
-    def initialisation(self, meta_params: WithRates) -> Params:
+    def initialization(self, meta_params: WithRates) -> Params:
         """The parameters without the step sizes."""
         return model_of(meta_params, "meta_sgd")
 

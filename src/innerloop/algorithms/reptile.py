@@ -46,7 +46,7 @@ class Reptile(Algorithm):
         """The parameters, with their second moments if the inner rule is `persistent_adam`."""
         return with_moments(params) if self.keeps_moments else params
 
-    def initialisation(self, meta_params: Params) -> Params:
+    def initialization(self, meta_params: Params) -> Params:
         """The parameters without their second moments."""
         return of_model(meta_params) if self.keeps_moments else meta_params
 
@@ -65,7 +65,7 @@ class Reptile(Algorithm):
 
     def _of_model(self, adapted: Params | Adapted) -> Params | Adapted:
         """Adapted parameters without their second moments."""
-        return with_params(adapted, self.initialisation(params_of(adapted)))
+        return with_params(adapted, self.initialization(params_of(adapted)))
 
     def whole_trajectory(
         self, meta_params: Params, support: PyTree, observe: Observe | None = None, *, key: MaybeKey = None

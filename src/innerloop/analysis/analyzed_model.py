@@ -58,7 +58,7 @@ class AnalyzedModel:
     chunk: int = 1
 
     def __post_init__(self) -> None:
-        self.layers.check(self.initialisation(self.params))
+        self.layers.check(self.initialization(self.params))
 
     @classmethod
     def from_trained(
@@ -82,7 +82,7 @@ class AnalyzedModel:
             queries = max(1, min(MANY_QUERIES, int(e.classes_of(split).counts.min()) - config.data.shots))
         return cls(
             params=trained.params,
-            layers=named_layers(e.algorithm.initialisation(trained.params)),
+            layers=named_layers(e.algorithm.initialization(trained.params)),
             algorithm=e.test_algorithm,
             score=e.score(),
             tasks=e.held_out_tasks(split),
@@ -100,7 +100,7 @@ class AnalyzedModel:
             InnerloopError: if the score returns neither, or no numbers by name.
         """
         task = jax.eval_shape(self.tasks.sample, jax.random.key(0))
-        scores = score_shapes(self.score, self.initialisation(self.params), task)
+        scores = score_shapes(self.score, self.initialization(self.params), task)
         for name in ("accuracy", "loss"):
             if name in scores:
                 return name
@@ -111,9 +111,9 @@ class AnalyzedModel:
         """The tasks of experiments on activations."""
         return self.tasks if self.activation_tasks is None else self.activation_tasks
 
-    def initialisation(self, params: Params) -> Params:
+    def initialization(self, params: Params) -> Params:
         """The model's parameters among the meta-parameters."""
-        return self.algorithm.initialisation(params)
+        return self.algorithm.initialization(params)
 
     def start(self, params: Params, task: Task) -> Params:
         """The parameters before the first inner step of a task."""
@@ -127,7 +127,7 @@ class AnalyzedModel:
 
     def adapted_paths(self, algorithm: Algorithm) -> frozenset[str]:
         """The tree paths that the inner loop of an algorithm adapts."""
-        every = paths(self.initialisation(self.params))
+        every = paths(self.initialization(self.params))
         return frozenset(path for path in every if is_selected(algorithm.inner.select, path))
 
     def collect(

@@ -72,8 +72,8 @@ def inner_paths(
         return jax.tree.map(lambda x: x[jnp.asarray(recorded)], seen)
 
     trajectories = model.collect(one, num_tasks=num_tasks, key=key, on_progress=on_progress)
-    here = parts(model.initialisation(model.params))
-    thetas = [parts(model.initialisation(params)) for params in outer]
+    here = parts(model.initialization(model.params))
+    thetas = [parts(model.initialization(params)) for params in outer]
     before = [{name: np.asarray(x - here[name]) for name, x in theta.items()} for theta in thetas]
     found = {
         name: _coordinates(trajectories[name], [b[name] for b in before], float(jnp.linalg.norm(here[name])))

@@ -115,7 +115,7 @@ def similarity_across_models(
 
     def one(params: Params, task: Task) -> Pairs:
         start = lambda own, params: (
-            own.algorithm.adapt(params, task.support) if adapted else own.initialisation(params)
+            own.algorithm.adapt(params, task.support) if adapted else own.initialization(params)
         )
         return _activations_of_both(
             model, start(model, params), other, start(other, other.params), task, layout

@@ -65,7 +65,7 @@ def layer_movement(
         return {name: _movement(*p) for name, p in pairs.items()}
 
     found = model.collect(one, num_tasks=num_tasks, key=key, on_progress=on_progress)
-    own = layers.parts(model.initialisation(model.params))
+    own = layers.parts(model.initialization(model.params))
     sizes = {name: sum(leaf.size for leaf in leaves) for name, leaves in own.items()}
     records = []
     for name in layers.names:

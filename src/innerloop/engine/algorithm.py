@@ -112,13 +112,13 @@ class Algorithm(ABC):
         """Make the initial meta-parameters from the parameters of a model."""
         return params
 
-    def initialisation(self, meta_params: Params) -> Params:
+    def initialization(self, meta_params: Params) -> Params:
         """The model parameters within the meta-parameters; the inverse of `init`."""
         return meta_params
 
     def start(self, meta_params: Params, support: PyTree) -> Params:
         """The parameters before the first inner step of a task; by default the initialisation."""
-        return self.initialisation(meta_params)
+        return self.initialization(meta_params)
 
     def inner_for(self, meta_params: Params) -> InnerLoop:
         """The inner loop with its learned parts, such as step sizes; by default `inner`."""

@@ -127,7 +127,7 @@ class Programs:
 
 def unadapted(algorithm: Algorithm, params: Params) -> Params | Adapted:
     """The parameters before a fit, with the model state if there is any."""
-    return with_state(algorithm.initialisation(params), algorithm.loss_fn)
+    return with_state(algorithm.initialization(params), algorithm.loss_fn)
 
 
 def _filled(queries: np.ndarray) -> np.ndarray:

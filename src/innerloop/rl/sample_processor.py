@@ -49,7 +49,7 @@ class SampleProcessor:
         discount: gamma.
         gae_lambda: lambda of the generalised advantages.
         baseline: the linear feature baseline, or none.
-        normalise: whether to scale advantages to mean 0 and standard deviation 1 within the task.
+        normalize: whether to scale advantages to mean 0 and standard deviation 1 within the task.
 
     Raises:
         InnerloopError: if the discount or lambda is outside [0, 1], or the baseline is unknown.
@@ -58,7 +58,7 @@ class SampleProcessor:
     discount: Annotated[float, FRACTION] = 0.99
     gae_lambda: Annotated[float, FRACTION] = 1.0
     baseline: Literal["linear", "none"] = "linear"
-    normalise: bool = True
+    normalize: bool = True
 
     def __post_init__(self) -> None:
         check_bounds(self, "SampleProcessor.{}".format)
@@ -74,7 +74,7 @@ class SampleProcessor:
         advantages = generalised_advantages(
             t.rewards, values, t.mask, discount=self.discount, gae_lambda=self.gae_lambda, ends=t.ends
         )
-        if self.normalise:
+        if self.normalize:
             advantages = normalised_advantages(advantages, t.mask, returns)
         return Samples(
             t.observations,

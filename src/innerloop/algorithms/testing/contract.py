@@ -118,7 +118,7 @@ def _check_numbers(algorithm: Algorithm, example: tuple[PyTree, Task], lifted: b
     """Under jit and vmap: traced once; right tree, shapes and dtypes; reproducible, finite; query set not read."""
     params, tasks = example
     meta_params, traces = algorithm.init(params), []
-    _assert_like(algorithm.initialisation(meta_params), params, "the initialisation")
+    _assert_like(algorithm.initialization(meta_params), params, "the initialisation")
 
     def both(meta_params: PyTree, task: Task) -> PyTree:
         traces.append(None)

@@ -22,7 +22,7 @@ def name_of(algorithm: Algorithm, params: Params, task: Task, grads: PyTree, key
         others = _other_gradients(algorithm, params, task, key)
     except Exception:  # an algorithm with its own objective need not have a loss on the query set
         return "wrong"
-    grads = algorithm.initialisation(grads)
+    grads = algorithm.initialization(grads)
     for kind, other in others:
         angle, ratio = angle_and_ratio(grads, other)
         if angle < 1e-4 and (kind == "displacement" or abs(ratio - 1) < 1e-6):
@@ -35,7 +35,7 @@ def _other_gradients(
 ) -> tuple[tuple[Kind, PyTree], ...]:
     """The gradients that other algorithms descend."""
     adapted = jax.jit(algorithm.adapt)(params, task.support, key=key)
-    start = with_state(algorithm.initialisation(params), algorithm.loss_fn)
+    start = with_state(algorithm.initialization(params), algorithm.loss_fn)
 
     @jax.jit
     def slope(at: Params | Adapted) -> Params:
