@@ -18,6 +18,7 @@ from innerloop.config.schema import Config
 from innerloop.engine.diagnosis import Diverged
 from innerloop.engine.outer.outer_loop import StepInfo
 from innerloop.errors import InnerloopError
+from innerloop.parallel import multi_process
 from innerloop.tasks.class_arrays import Splits
 from innerloop.training.diagnosis.nan_diagnosis import Block, check_finite
 from innerloop.training.experiments.build import build
@@ -205,6 +206,12 @@ def test_callback_ends_run_that_can_be_reproduced_and_continued(tiny: Config, fi
     assert more.calls == [("run", 12, 8), 10, 12, None]
     assert compare(Ended.read(run.path), Ended.read(finished)).same
     assert remaining(run.path, tiny) is None
+
+
+def test_run_ends_in_every_process_when_the_first_asks(tiny: Config, tmp_path: Path, monkeypatch):
+    of_both = lambda value: [value, True] if value is False else [value]
+    monkeypatch.setattr(multi_process, "all_gather_int", of_both)
+    assert train(tiny, tmp_path / "run").facts["meta_steps"] == 2
 
 
 def test_progress_line_names_its_function_and_shows_messages(capsys: pytest.CaptureFixture[str]):

@@ -21,7 +21,6 @@ QUIET = 2.0
 WIDTH = 160
 """The largest number of characters in a line."""
 
-
 LONGEST = 1000
 """The largest number of characters in a message."""
 
