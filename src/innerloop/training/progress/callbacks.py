@@ -38,14 +38,14 @@ class Callback(Protocol):
         """Called when the run ends; `error` is the exception that ended it early (such as `Stopped`), or None."""
 
 
-def check_callbacks(callbacks: object) -> None:
-    """Raise InnerloopError unless this is a sequence of callback instances (not classes)."""
+def check_callbacks(callbacks: object, who: str = "fit") -> None:
+    """Raise InnerloopError, on behalf of `who`, unless this is a sequence of callback instances (not classes)."""
     given = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
     wrong = [each for each in given if isinstance(each, type) or not isinstance(each, Callback)]
     if wrong or not isinstance(callbacks, Sequence):
         got = repr((wrong or given)[0])
         hint = "pass instances of subclasses of innerloop.Callback: `callbacks=[Mine()]`"
-        raise InnerloopError("fit", "`callbacks` must be a list of callbacks", got=got, hint=hint)
+        raise InnerloopError(who, "`callbacks` must be a list of callbacks", got=got, hint=hint)
 
 
 @contextmanager

@@ -23,7 +23,10 @@ WIDTH = 160
 
 
 class ProgressLine(Callback):
-    """Shows speed, time left and the latest metrics."""
+    """Shows speed, time left and the latest metrics of a run of the function `who`."""
+
+    def __init__(self, who: str = "fit"):
+        self.who = who
 
     def on_start(self, folder: Path, settings: JsonObject, step: int) -> None:
         """Start the clock."""
@@ -37,7 +40,7 @@ class ProgressLine(Callback):
     def compiling(self) -> None:
         """Explain why it takes long before the first block."""
         self.shown = True
-        self.line.show("fit: compiling")
+        self.line.show(f"{self.who}: compiling")
 
     def on_block(self, progress: Progress) -> None:
         """Show the progress, unless the last line is too recent."""
@@ -49,7 +52,7 @@ class ProgressLine(Callback):
             return
         self.last, self.shown = now, True
         rest = left(progress.step, progress.total, progress.seconds_left)
-        words = f"fit: {progress.step}/{progress.total} meta-steps, {rest}  "
+        words = f"{self.who}: {progress.step}/{progress.total} meta-steps, {rest}  "
         self.line.show(f"{words}{speed(progress)}{in_words(self.seen)}".rstrip())
 
     def on_end(self, error: BaseException | None) -> None:
