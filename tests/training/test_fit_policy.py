@@ -63,7 +63,12 @@ def outer_step(rate: float = 0.1):
 
 def fitted(folder: Path, **changes: Any):
     """The run, with other arguments where they are given."""
-    own = {"sampler": sampler(), "policy": policy(), "outer_step": outer_step(), "validation": sampler()}
+    own: dict[str, Any] = {
+        "sampler": sampler(),
+        "policy": policy(),
+        "outer_step": outer_step(),
+        "validation": sampler(),
+    }
     schedule = {"meta_batch": 2, "meta_steps": 6, "log_every": 2, "checkpoint_every": 6}
     validation = {"validate_every": 2, "validation_tasks": 4}
     return il.fit_policy(**(own | schedule | validation | {"folder": folder, "progress": False} | changes))

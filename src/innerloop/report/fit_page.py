@@ -47,7 +47,7 @@ class FitRun:
 
 
 def load(folders: Sequence[str | Path]) -> list[FitRun]:
-    """Read runs of `innerloop.fit` and `fit_policy`; their labels are the folders' names, or whole paths if these are not distinct.
+    """Read runs without a config; their labels are the folders' names, or whole paths if these are not distinct.
 
     Raises InnerloopError for a folder that holds no such run, or files that a run would not write.
     """
