@@ -54,7 +54,8 @@ def algorithm(rate: float = 0.1) -> il.Algorithm:
 
 
 def sampler(environment: Any = Paying(), rate: float = 0.1, **changes: Any) -> MetaSampler:  # noqa: B008 (frozen)
-    return MetaSampler(environment, algorithm(rate), **({"trajectories": 3} | changes))
+    own: dict[str, Any] = {"trajectories": 3}
+    return MetaSampler(environment, algorithm(rate), **(own | changes))
 
 
 def outer_step(rate: float = 0.1):
@@ -69,8 +70,8 @@ def fitted(folder: Path, **changes: Any):
         "outer_step": outer_step(),
         "validation": sampler(),
     }
-    schedule = {"meta_batch": 2, "meta_steps": 6, "log_every": 2, "checkpoint_every": 6}
-    validation = {"validate_every": 2, "validation_tasks": 4}
+    schedule: dict[str, Any] = {"meta_batch": 2, "meta_steps": 6, "log_every": 2, "checkpoint_every": 6}
+    validation: dict[str, Any] = {"validate_every": 2, "validation_tasks": 4}
     return il.fit_policy(**(own | schedule | validation | {"folder": folder, "progress": False} | changes))
 
 
