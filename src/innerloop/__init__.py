@@ -72,8 +72,9 @@ if TYPE_CHECKING:
     from innerloop.tasks import StreamedOuterLoop as StreamedOuterLoop
     from innerloop.tasks import tables as tables
     from innerloop.tasks.datasets import ClassArrays as ClassArrays
-    from innerloop.training.custom.fit import Fitted as Fitted
     from innerloop.training.custom.fit import fit as fit
+    from innerloop.training.custom.fit_policy import fit_policy as fit_policy
+    from innerloop.training.custom.run_in_folder import Fitted as Fitted
     from innerloop.training.experiments.experiment import Experiment as Experiment
     from innerloop.training.experiments.experiment import Trainable as Trainable
     from innerloop.training.interruption.signals import Stopped as Stopped
@@ -146,7 +147,9 @@ PUBLIC = {
     "tasks.datasets": ("ClassArrays",),
     "training.progress.callbacks": ("Callback",),
     "training.experiments.experiment": ("Experiment", "Trainable"),
-    "training.custom.fit": ("fit", "Fitted"),
+    "training.custom.fit": ("fit",),
+    "training.custom.fit_policy": ("fit_policy",),
+    "training.custom.run_in_folder": ("Fitted",),
     "training.progress.progress": ("Progress",),
     "training.measure": ("measure",),
     "training.measurement": ("Measurement", "ReturnMeasurement", "ScoreMeasurement"),

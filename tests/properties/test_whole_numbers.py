@@ -220,7 +220,7 @@ REFUSED |= {
     "iterations().run(None, 1)": "MetaIterations.run: needs a MetaState, got NoneType; pass the state that `init` or "
     "`run` returned.",
     "il.evaluate(algorithm, params, Bandit(), key=key)": "evaluate: `tasks` must be a distribution of tasks, got "
-    "Bandit; train policies with innerloop.rl.MetaIterations, and evaluate them with rl.evaluate_policy.",
+    "Bandit; train policies with innerloop.fit_policy, and evaluate them with rl.evaluate_policy.",
     # Settings that are changed later
     **{
         f"il.{name}(loss, algorithm.inner).with_inner(select=None)": f"{name}: `{what}` must be a selection of "

@@ -80,7 +80,9 @@ def test_undefined_similarities_are_left_out_of_the_mean():
 
 def test_training_shows_the_return_after_the_last_update():
     lines = [{"step": step, **{f"return_after_{i}": float(i) for i in range(11)}} for step in (1, 2)]
-    np.testing.assert_array_equal(plots.training({"a": lines})[0, 0].lines[0].get_ydata(), 10)
+    ax = plots.training({"a": lines})[0, 0]
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), 10)
+    assert ax.get_ylabel() == "training return, adapted"
 
 
 ONE = ("freezing", "similarity", "similarity_of_models", "nil", "loss_along_step")

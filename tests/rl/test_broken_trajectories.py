@@ -23,6 +23,7 @@ from innerloop.rl.rollout import Trajectories, rollout
 from innerloop.rl.sample_processor import SampleProcessor
 from innerloop.rl.sampler import _mean_return
 from innerloop.training.diagnosis.broken_trajectories import incidents
+from innerloop.training.diagnosis.nan_diagnosis import Block
 
 POLICY = GaussianPolicy(2, 2, hidden=(4,), key=jax.random.key(0))
 
@@ -221,12 +222,15 @@ def steps(*where: tuple[int, ...]) -> np.ndarray:
     return made
 
 
+ANT = "ant_velocity", Block(8, Path("runs/x"), None), "train", "`rl.max_kl`"
+
+
 def test_incidents_are_empty_without_broken_trajectories():
-    assert incidents(steps(), "ant_velocity", 8, Path("runs/x")) == {}
+    assert incidents(steps(), *ANT) == {}
 
 
 def test_incidents_report_a_few_broken_trajectories():
-    found = incidents(steps((1, 2, 0, 4, 17), (1, 2, 1, 0, 3)), "ant_velocity", 8, Path("runs/x"))
+    found = incidents(steps((1, 2, 0, 4, 17), (1, 2, 1, 0, 3)), *ANT)
     first = {"meta_step": 8, "task": 2, "updates": 0, "trajectory": 4, "step": 17}
     assert found == {"broken": {"trajectories": 2, "family": "ant_velocity", "first": first}}
 
@@ -240,7 +244,7 @@ def test_many_broken_trajectories_raise_diverged(where: list):
     with pytest.raises(
         Diverged, match=r"diverged at meta-step 7: ant_velocity broke in task 1 after \d update"
     ):
-        incidents(steps(*where), "ant_velocity", 8, Path("runs/x"))
+        incidents(steps(*where), *ANT)
 
 
 def test_fully_broken_task_raises_among_many_tasks():
@@ -249,4 +253,4 @@ def test_fully_broken_task_raises_among_many_tasks():
     with pytest.raises(
         InnerloopError, match="meta-step 8: ant_velocity broke in task 7 after 1 update, trajectory 0"
     ):
-        incidents(made, "ant_velocity", 8, Path("runs/x"))
+        incidents(made, *ANT)

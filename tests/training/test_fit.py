@@ -28,8 +28,9 @@ from innerloop.engine.meta_state import MetaState
 from innerloop.errors import InnerloopError
 from innerloop.parallel.mesh import task_mesh
 from innerloop.training.custom.best_validation import Best, BestRule
-from innerloop.training.custom.fit import Fitted
+from innerloop.training.custom.fit_programs import program_digest
 from innerloop.training.custom.fit_recorder import best_so_far
+from innerloop.training.custom.run_in_folder import Fitted
 from innerloop.training.interruption.signals import Stopped
 from innerloop.training.progress import progress_line
 from innerloop.training.progress.progress import Progress
@@ -253,7 +254,9 @@ def test_changed_processor_does_not_hide_changed_algorithm(begun: Path, tmp_path
 
 def test_fit_and_train_runs_are_not_interchangeable(whole: Path, finished: Path, tmp_path: Path):
     """Those of the command, and the other way round."""
-    with pytest.raises(InnerloopError, match="already holds a run of `innerloop.fit`; .*`resume=True`"):
+    with pytest.raises(
+        InnerloopError, match="already holds a run of `innerloop.fit` or `fit_policy`; .*`resume=True`"
+    ):
         fitted(whole)
     with pytest.raises(InnerloopError, match="already holds a run;.*innerloop train --resume"):
         fitted(finished, resume=True)
@@ -262,7 +265,7 @@ def test_fit_and_train_runs_are_not_interchangeable(whole: Path, finished: Path,
             InnerloopError, match=r"of `innerloop.fit`.*`innerloop.load_params\(folder, like=params\)`"
         ):
             il.load_trained(source)
-    with pytest.raises(InnerloopError, match="not a run of `innerloop.fit`.*innerloop.load_trained"):
+    with pytest.raises(InnerloopError, match="not a run of `innerloop.fit` .*innerloop.load_trained"):
         il.load_params(finished, PARAMS)
     with pytest.raises(InnerloopError, match="weights of a preset.*innerloop.load_trained"):
         il.load_params(finished / "weights.safetensors", PARAMS)
@@ -576,6 +579,17 @@ def test_resume_compares_contents_of_tasks_and_optimizer(
     assert int(fitted(tmp_path / "run", **own, meta_steps=4, resume=True).state.step) == 4
 
 
+def test_program_digest_ignores_names_and_earlier_traces():
+    """JAX's text of a program holds a function once if it was traced once, and names it."""
+
+    def renamed(x: jax.Array) -> jax.Array:
+        return x % 3
+
+    first, second, other = jax.jit(lambda x: x % 3), jax.jit(renamed), jax.jit(lambda x: x % 4)
+    both = lambda a, b: program_digest(lambda x: a(x) + b(x), jnp.ones(2))
+    assert both(first, first) == both(first, second) != both(first, other)
+
+
 def test_validation_uses_each_task_of_list_once(tmp_path: Path):
     tasks = [il.Sinusoid().sample(jax.random.key(i)) for i in range(3)]
     result = fitted(
@@ -685,7 +699,9 @@ def test_report_shows_logged_metrics(whole: Path, command, complaint, tmp_path: 
     assert ["", "adapts", "all", "all", ""] in [re.split(r"\|+", row) for row in cells]
     assert command("report", whole)[0] == 0
     assert (whole / "report.html").is_file()
-    assert "is not a run of `innerloop.fit`, unlike others" in complaint("report", whole, "sinusoid-maml")
+    assert "is not a run of `innerloop.fit` or `fit_policy`, unlike others" in complaint(
+        "report", whole, "sinusoid-maml"
+    )
     for words in (("--tasks", 5), ("--devices", 2)):
         assert f"{words[0]}: nothing is measured" in complaint("report", whole, *words)
     missing = tmp_path / "missing"
@@ -694,4 +710,4 @@ def test_report_shows_logged_metrics(whole: Path, command, complaint, tmp_path: 
 
 def test_commands_reject_fit_runs(whole: Path, complaint):
     for words in (("compare", whole), ("evaluate", whole), ("train", "--resume", whole)):
-        assert "is a run of `innerloop.fit`, on a model of your own" in complaint(*words)
+        assert "is a run of `innerloop.fit` or `fit_policy`, on a model of your own" in complaint(*words)

@@ -20,8 +20,8 @@ from innerloop.io.folders import OutputFolder
 class Report:
     """Write a self-contained HTML page on one or more runs: results, curves, examples, settings.
 
-    Runs on the same problem are compared; figures are also saved in RUN/figures. For runs of `innerloop.fit` the page
-    shows what training logged.
+    Runs on the same problem are compared; figures are also saved in RUN/figures. For runs of `innerloop.fit` and
+    `fit_policy` the page shows what training logged.
 
     Example: innerloop report runs/glyphs-5way-1shot-maml runs/glyphs-5way-1shot-reptile
     """
@@ -66,10 +66,10 @@ def _report_on_runs(arguments: Report) -> str:
 
 
 def _report_on_fits(arguments: Report) -> str:
-    """Write the page on runs of `innerloop.fit`: what training logged. Raises InnerloopError for other options."""
+    """Write the page on runs without a config: what training logged. Raises InnerloopError for other options."""
     for name, value in (("tasks", arguments.tasks), ("devices", arguments.devices)):
         if value != getattr(Report, name):
-            wrong = "nothing is measured in the report of a run of `innerloop.fit`"
+            wrong = "nothing is measured in the report of a run of `innerloop.fit` or `fit_policy`"
             raise InnerloopError(f"--{name}", wrong, got=value, hint="leave it out")
     from innerloop.report import fit_page
     from innerloop.training.storage.sources import files_of_run

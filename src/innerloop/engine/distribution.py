@@ -36,9 +36,7 @@ def check_samples(tasks: object, who: str, argument: str = "tasks") -> None:
         got = f"the class {tasks.__name__}" if isinstance(tasks, type) else type(tasks).__name__
         hint = "pass an object with a method `sample(key)` that returns a Task"
         if hasattr(tasks, "sample_task"):  # an environment
-            hint = (
-                "train policies with innerloop.rl.MetaIterations, and evaluate them with rl.evaluate_policy"
-            )
+            hint = "train policies with innerloop.fit_policy, and evaluate them with rl.evaluate_policy"
         raise InnerloopError(who, f"`{argument}` must be a distribution of tasks", got=got, hint=hint)
 
 

@@ -1,6 +1,6 @@
-"""The report page on runs of `innerloop.fit`: what training logged.
+"""The report page on runs of `innerloop.fit` and `fit_policy`: what training logged.
 
-Models and tasks are the caller's, so nothing is measured.
+Models and tasks, or policies and environments, are the caller's, so nothing is measured.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from innerloop.io.untrusted import JsonObject, read_object
 from innerloop.report.figure_files import framed
 from innerloop.report.html_blocks import document, escaped, table
 from innerloop.report.measurements import first_distinct
-from innerloop.report.plots.runs import Training, training_figure
+from innerloop.report.plots.runs import Training, training_figure, training_metric
 from innerloop.report.settings_table import folded_table
 from innerloop.training.custom.best_validation import MODES, Best, BestRule
 from innerloop.training.storage.run_directory import RunFile, RunFolder
@@ -47,7 +47,7 @@ class FitRun:
 
 
 def load(folders: Sequence[str | Path]) -> list[FitRun]:
-    """Read runs of `innerloop.fit`; their labels are the folders' names, or whole paths if these are not distinct.
+    """Read runs without a config; their labels are the folders' names, or whole paths if these are not distinct.
 
     Raises InnerloopError for a folder that holds no such run, or files that a run would not write.
     """
@@ -59,7 +59,7 @@ def load(folders: Sequence[str | Path]) -> list[FitRun]:
                 weights_path(source)  # raises, unless it is the name of a preset
             hint = "report on them separately"
             raise InnerloopError(
-                str(folder.path), "is not a run of `innerloop.fit`, unlike others", hint=hint
+                str(folder.path), "is not a run of `innerloop.fit` or `fit_policy`, unlike others", hint=hint
             )
         metrics = folder.metrics()
         if not metrics:
@@ -75,9 +75,10 @@ def page(runs: Sequence[FitRun]) -> str:
     scores = list(dict.fromkeys(run.monitor for run in runs))
     sections = [_section(score, [run for run in runs if run.monitor == score]) for score in scores]
     note = (
-        "These runs of <code>innerloop.fit</code> use models and tasks of your own, so this page shows what "
-        "training logged. To measure them on held-out tasks, give <code>innerloop.evaluate</code> the weights that "
-        "<code>innerloop.load_params</code> reads."
+        "These runs of <code>innerloop.fit</code> or <code>fit_policy</code> use models and tasks of your own, so "
+        "this page shows what training logged. To measure them on held-out tasks, give "
+        "<code>innerloop.evaluate</code>, or for policies <code>innerloop.rl.evaluate_policy</code>, the weights "
+        "that <code>innerloop.load_params</code> reads."
     )
     parts = [f"<h1>{escaped(title)}</h1>", *sections, f'<p class="soft">{note}</p>', _settings(runs)]
     return document(title, parts)
@@ -91,12 +92,13 @@ def figure(runs: Sequence[FitRun]) -> Figure:
 def _section(score: str, runs: Sequence[FitRun]) -> str:
     """Runs with the same score: their curves and where they ended."""
     name = f"Validation by {score.replace('_', ' ')}" if score else "Without validation"
+    outcomes = {"outer loss" if training_metric(run.metrics) == "outer_loss" else "return" for run in runs}
     heads = [
         "run",
         "algorithm",
         "inner steps",
         "meta-steps",
-        "last outer loss",
+        f"last {' or '.join(sorted(outcomes))}",
         "best validation",
         "at meta-step",
     ]
@@ -112,13 +114,14 @@ def _section(score: str, runs: Sequence[FitRun]) -> str:
 def _row(run: FitRun) -> list[str]:
     """One run in numbers."""
     last, best = run.metrics[-1], run.best
-    loss = next((line["outer_loss"] for line in reversed(run.metrics) if "outer_loss" in line), None)
+    name = training_metric(run.metrics)
+    outcome = next((line[name] for line in reversed(run.metrics) if name in line), None)
     number = lambda value: "" if value is None else f"{value:.4g}"
     cells = [
         escaped(run.label),
         *(escaped(str(run.settings.get(k, ""))) for k in ("algorithm", "inner_steps")),
     ]
-    cells += [grouped(int(last["step"])), number(loss)]
+    cells += [grouped(int(last["step"])), number(outcome)]
     return cells + ([number(best.value), grouped(best.step)] if best.step is not None else ["", ""])
 
 

@@ -115,7 +115,7 @@ def training(
     """Plot the outer loss, or the return, and the validation score during training.
 
     Args:
-        metrics: the lines of `metrics.jsonl`, as `innerloop.fit` returns them, by label.
+        metrics: the lines of `metrics.jsonl`, as `innerloop.fit` and `fit_policy` return them, by label.
         axes: one axes to draw on, or two if there were validations (None: a new figure).
         score: the name of the validation score (None: the first one logged).
 
@@ -151,13 +151,14 @@ def training_curves(trainings: Sequence[Training], score: str, axes: Panels | Ax
         for number, lines in enumerate(one.metrics):
             look = {**look, "linewidth": 1.6, "label": "_" if number else style.label(one.label)}
             every = max(1, len(lines) // 12)
-            _draw(panes[0], lines, _training_metric(lines), 1.0, look | {"markevery": every, "markersize": 4})
+            _draw(panes[0], lines, training_metric(lines), 1.0, look | {"markevery": every, "markersize": 4})
             _draw(panes[-1], lines, f"validation_{score}", scale(score), look | {"markersize": 5})
     if score == "loss":  # errors span decades
         for ax in filter(_has_positive, panes):
             _logarithmic(ax)
     panes[-1].set_ylabel(VALIDATION.get(score, style.label(f"validation {score}".replace("_", " "))))
-    panes[0].set_ylabel("training return, adapted" if score == "return" else "outer loss")
+    metrics = {training_metric(lines) for t in trainings for lines in t.metrics}
+    panes[0].set_ylabel("outer loss" if "outer_loss" in metrics else "training return, adapted")
     _count_steps(panes[-1], {line["step"] for t in trainings for lines in t.metrics for line in lines})
     style.legend(panes[0], len(trainings))
     return axes
@@ -191,7 +192,7 @@ def _has_positive(ax: Axes) -> bool:
     return any((np.isfinite(values) & (values > 0)).any() for values in drawn)
 
 
-def _training_metric(lines: Sequence[JsonObject]) -> str:
+def training_metric(lines: Sequence[JsonObject]) -> str:
     """The metric to plot: the outer loss, or in reinforcement learning the return after the last update."""
     names = [name for name in lines[0] if name.startswith("return_after_")] if lines else []
     return max(names, key=lambda name: (len(name), name), default="outer_loss")  # 10 comes after 9

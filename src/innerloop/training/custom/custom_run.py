@@ -1,68 +1,37 @@
-"""The parts of a run of `innerloop.fit`: the caller's own algorithm, parameters and tasks."""
+"""What is common to runs on the caller's own parts: the loop, its first state, and keys from one seed."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import ClassVar
 
 import jax
-import optax
-from jax.sharding import Mesh
 
-from innerloop.engine.algorithm import Algorithm
-from innerloop.engine.checks.learning_check import check_learns
-from innerloop.engine.distribution import check_distribution, check_samples, with_jax_arrays
-from innerloop.engine.evaluation.evaluate import Score, evaluator
-from innerloop.engine.evaluation.scores import score_shapes, start_shapes
 from innerloop.engine.meta_state import MetaState
 from innerloop.engine.outer.mesh_loop import MeshLoop
-from innerloop.engine.outer.outer_loop import GradientLoop, OuterLoop
-from innerloop.engine.types import Params, TaskDistribution
-from innerloop.tasks.iterator_loop import IteratorOuterLoop
-from innerloop.tasks.streaming import StreamedEpisodes, StreamedOuterLoop
-from innerloop.training.diagnosis import nan_diagnosis
-from innerloop.training.experiments.experiment import Evaluator, Keys, Trainable
+from innerloop.engine.types import Params
+from innerloop.training.experiments.experiment import Keys, Trainable
 from innerloop.training.experiments.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class Validation:
-    """The tasks and score of validation; without a score, the algorithm's loss on the query set."""
-
-    tasks: TaskDistribution
-    score: Score | None = None
-
-    def check(self, algorithm: Algorithm, params: Params, seed: int) -> list[str]:
-        """The names of the scores. Raises InnerloopError if they cannot be measured."""
-        key = jax.random.key(seed)
-        tasks = with_jax_arrays(self.tasks)
-        check_distribution(tasks, key, "fit", "validation")
-        check_learns(algorithm, params, tasks, key, "fit", outer=self.score is None)
-        if self.score is None:
-            return ["loss"]
-        task = jax.eval_shape(tasks.sample, key)
-        return list(score_shapes(self.score, start_shapes(algorithm, params, task), task))
-
-
-@dataclass(frozen=True)
 class CustomRun(Trainable):
-    """The parts of a run of `innerloop.fit`; `params` are meta-parameters."""
+    """The parts of a run of `innerloop.fit` or `fit_policy`; `params` are meta-parameters."""
 
-    CALLER = nan_diagnosis.FIT
+    OOM: ClassVar[str]
+    """What to do if memory runs out."""
 
-    loop: GradientLoop
+    loop: MeshLoop
     params: Params
-    tasks: Any
-    validation: Validation | None
     schedule: Schedule
     seed: int
 
-    def work(self) -> dict[str, int]:
+    @property
+    def meta_batch(self) -> int:
         """The number of tasks of one meta-step."""
-        return {"tasks": self.loop.meta_batch}
+        return self.loop.meta_batch
 
     def keys(self) -> Keys:
-        """The key of the seed, as one would pass it to `OuterLoop.init`."""
+        """The key of the seed, as one would pass it to `init` of the outer loop."""
         key = jax.random.key(self.seed)
         return Keys(init=key, tasks=key)
 
@@ -72,45 +41,16 @@ class CustomRun(Trainable):
 
     @cached_property
     def first(self) -> MetaState:
-        """The state before the first meta-step, which training consumes. Raises InnerloopError as `OuterLoop.init`."""
+        """The state before the first meta-step, which training consumes. Raises InnerloopError as `MeshLoop.start`."""
         return self.loop.start(self.params, self.keys().tasks)
 
     def start(self, loop: MeshLoop, params: Params) -> MetaState:
         """The state before the first meta-step, which has been checked already: tracing a model takes long."""
         return self.first
 
-    def held_out_tasks(self, split: str = "validation") -> TaskDistribution | None:
-        """The distribution of validation tasks."""
-        return self.validation.tasks if self.validation else None
-
     def outer_loop(self) -> MeshLoop:
         """The outer loop on the training tasks."""
         return self.loop
 
-    def evaluator(self, held_out: object, *, num_tasks: int, last_only: bool = False) -> Evaluator:
-        """The compiled evaluation on the validation tasks, before the first and after the last inner step."""
-        assert self.validation is not None
-        algorithm, given = self.loop.algorithm, self.validation
-        record = sorted({0, algorithm.inner.steps})
-        chunk = self.loop.chunk
-        return evaluator(algorithm, given.tasks, given.score, num_tasks=num_tasks, record=record, chunk=chunk)
-
-
-def loop_over(
-    tasks: Any,
-    algorithm: Algorithm,
-    optimizer: optax.GradientTransformation,
-    *,
-    meta_batch: int,
-    chunk: int | None,
-    mesh: Mesh | None,
-) -> GradientLoop:
-    """The outer loop for tasks of any kind. Raises InnerloopError as the loops do."""
-    kind: Any = OuterLoop
-    if isinstance(tasks, StreamedEpisodes):
-        kind = StreamedOuterLoop
-    elif not hasattr(tasks, "sample") and (callable(tasks) or isinstance(tasks, Iterable)):
-        kind = IteratorOuterLoop
-    else:
-        check_samples(tasks, "fit")
-    return kind(algorithm, optimizer, tasks, meta_batch=meta_batch, chunk=chunk, mesh=mesh)
+    def check_resumable(self) -> None:  # noqa: B027 (most runs are)
+        """Raise InnerloopError if the training tasks cannot be continued in the middle."""

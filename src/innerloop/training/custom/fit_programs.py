@@ -1,11 +1,13 @@
 """What a run of `innerloop.fit` computes, as digests of its traced programs and of their data."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core as jex
 from jaxtyping import PyTree
 
 from innerloop.engine.algorithm import loss_key
@@ -19,13 +21,13 @@ from innerloop.engine.types import Task, TaskDistribution
 from innerloop.io.digests import sha256
 from innerloop.tasks.iterator_loop import IteratorOuterLoop
 from innerloop.tasks.streaming import StreamedEpisodes, StreamedOuterLoop
-from innerloop.training.custom.custom_run import CustomRun
+from innerloop.training.custom.supervised_run import SupervisedRun
 
 ROWS = 64
 """The number of streamed examples that are compared: a memory map is too large to read completely."""
 
-CHANGING = re.compile(r"0x[0-9a-f]+|\bname=\S+|\bat /\S+")
-"""Parts of a program's text that may change although it computes the same: addresses, function and file names."""
+CHANGING = re.compile(r"0x[0-9a-f]+|\bat /\S+")
+"""Parts of a program's text that may change although it computes the same: addresses and file names."""
 
 
 def program_digest(fn: Callable[..., PyTree], *args: PyTree) -> str:
@@ -36,12 +38,31 @@ def program_digest(fn: Callable[..., PyTree], *args: PyTree) -> str:
     has put them.
     """
     traced = jax.make_jaxpr(lambda *args: fn(*args))(*args)
-    text = CHANGING.sub("", str(traced.jaxpr))
+    text = CHANGING.sub("", "\n".join(_text(traced.jaxpr)))
     return sha256([text.encode(), *map(bits_of, constants_of(traced))]).hex()
 
 
-def programs_of(run: CustomRun, state: MetaState) -> dict[str, str]:
+def _text(jaxpr: jex.Jaxpr) -> Iterator[str]:
+    """The equations of a program and, after each, those of the programs that it calls.
+
+    JAX's own text names functions and depends on which of them JAX has traced before, and so holds only once.
+    """
+    numbers: dict[Any, int] = {}
+    number = lambda x: "" if isinstance(x, jex.Literal) else numbers.setdefault(x, len(numbers))
+    listed = lambda atoms: " ".join(f"{number(x)}:{x.aval}" for x in atoms)
+    yield listed([*jaxpr.constvars, *jaxpr.invars])
+    for equation in jaxpr.eqns:
+        inner = lambda value: list(jex.jaxprs_in_params({"": value}))
+        plain = {k: x for k, x in equation.params.items() if k != "name" and not inner(x)}
+        yield f"{listed(equation.outvars)} = {equation.primitive.name} {plain} {listed(equation.invars)}"
+        for called in jex.jaxprs_in_params(equation.params):
+            yield from _text(called)
+    yield listed(jaxpr.outvars)
+
+
+def programs_of(run: SupervisedRun) -> dict[str, str]:
     """Digests of all programs of a run; tasks and algorithm are omitted if the tasks only come from an iterator."""
+    state = run.first
     tasks = _training_tasks(run, state)
     found = {"optimizer": _optimizer(run, state)}
     if tasks is not None:
@@ -54,7 +75,7 @@ def programs_of(run: CustomRun, state: MetaState) -> dict[str, str]:
     return found
 
 
-def _training_tasks(run: CustomRun, state: MetaState) -> tuple[Task, str] | None:
+def _training_tasks(run: SupervisedRun, state: MetaState) -> tuple[Task, str] | None:
     """The shapes of a task as the algorithm sees it, and a digest of the source of tasks."""
     loop = run.loop
     if isinstance(loop, StreamedOuterLoop):
@@ -97,7 +118,7 @@ def _drawn(tasks: TaskDistribution, state: MetaState) -> str:
     return program_digest(with_jax_arrays(tasks).sample, state.key)
 
 
-def _optimizer(run: CustomRun, state: MetaState) -> str:
+def _optimizer(run: SupervisedRun, state: MetaState) -> str:
     """A digest of the optimiser's initial state and of an update: a step size may be part of either."""
     zero, optimizer = jnp.zeros(()), run.loop.optimizer
 
@@ -109,13 +130,13 @@ def _optimizer(run: CustomRun, state: MetaState) -> str:
     return program_digest(both, state.params, state.opt_state, state.params)
 
 
-def _algorithm(run: CustomRun, state: MetaState, task: Task) -> str:
+def _algorithm(run: SupervisedRun, state: MetaState, task: Task) -> str:
     key = loss_key(state.key) if run.loop.algorithm.random else None
     meta_grad = lambda params, task, step: run.loop.algorithm.at(step).meta_grad(params, task, key=key)
     return program_digest(meta_grad, state.params, task, state.step)
 
 
-def _scored(run: CustomRun, tasks: TaskDistribution, score: Score, state: MetaState) -> str:
+def _scored(run: SupervisedRun, tasks: TaskDistribution, score: Score, state: MetaState) -> str:
     key = loss_key(state.key) if run.loop.algorithm.random else None
     adapt = lambda params, task: run.loop.algorithm.adapt(params, task.support, key=key)
     scored = lambda params, task: score(adapt(params, task), task)

@@ -1,20 +1,15 @@
-"""The settings that determine the bits of a run of `innerloop.fit`, as JSON: they must not change when it resumes.
+"""The settings that determine the bits of a run on own parts, as JSON: they must not change when it resumes.
 
 The length of the run, the checkpoint interval and the patience are not among them and may change.
 """
 
 from jax.sharding import Mesh
 
-from innerloop.engine.algorithm import described
-from innerloop.engine.outer.outer_loop import OuterLoop
 from innerloop.engine.pytree import kinds
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject, read_object
-from innerloop.tasks.iterator_loop import IteratorOuterLoop
-from innerloop.tasks.streaming import StreamedOuterLoop
 from innerloop.training.custom.best_validation import BestRule
 from innerloop.training.custom.custom_run import CustomRun
-from innerloop.training.custom.fit_programs import programs_of
 from innerloop.training.storage.provenance import changed, changes, environment
 from innerloop.training.storage.run_directory import RunFile, RunFolder
 
@@ -24,9 +19,12 @@ PROGRAMS = {
     "tasks": "the tasks or their data",
     "validation": "the validation tasks or their data",
     "score": "the score",
+    "environment": "the environment",
+    "training": "the policy, the sampler, its algorithm or the outer step",
+    "validation_environment": "the environment of validation",
+    "validation_sampler": "the sampler of validation",
 }
 """What the digest of each program covers, for messages."""
-
 
 TRACING = ("python", "packages", "flags", "device_kinds")
 """Parts of the environment that may change the trace of the same code."""
@@ -34,26 +32,25 @@ TRACING = ("python", "packages", "flags", "device_kinds")
 VARYING: JsonObject = {"programs": {}, "inner_step_size": None}
 """What the same code may trace to, or be read to have, elsewhere; in place of what was found."""
 
-KINDS = {
-    OuterLoop: "a distribution",
-    StreamedOuterLoop: "streamed episodes",
-    IteratorOuterLoop: "meta-batches",
-}
-"""The kind of tasks, by the outer loop that takes them."""
 
-
-def settings_of(run: CustomRun, rule: BestRule | None, chunk: int | None, mesh: Mesh | None) -> JsonObject:
-    """The settings of a run."""
-    schedule, algorithm, state = run.schedule, run.loop.algorithm, run.first
-    settings: JsonObject = {"seed": run.seed, "meta_batch": run.loop.meta_batch, "chunk": chunk}
-    settings |= {"mesh": None if mesh is None else dict(mesh.shape), "tasks": KINDS[type(run.loop)]}
-    settings |= described(algorithm)
+def settings_of(
+    run: CustomRun,
+    rule: BestRule | None,
+    chunk: int | None,
+    mesh: Mesh | None,
+    own: JsonObject,
+    programs: dict[str, str],
+) -> JsonObject:
+    """The settings of a run, with its `own` and the digests of its `programs`."""
+    schedule, state = run.schedule, run.first
+    settings: JsonObject = {"seed": run.seed, "meta_batch": run.meta_batch, "chunk": chunk}
+    settings |= {"mesh": None if mesh is None else dict(mesh.shape)} | own
     settings |= {"log_every": schedule.log_every}
     if rule is not None:
         settings |= {"validate_every": schedule.validate_every, "validation_tasks": schedule.validation_tasks}
         settings |= {"monitor": rule.monitor, "mode": rule.mode}
     arrays = {"parameters": kinds(state.params), "optimizer": kinds(state.opt_state)}
-    return settings | arrays | {"programs": programs_of(run, state)}
+    return settings | arrays | {"programs": programs}
 
 
 def check_same(run: RunFolder, now: JsonObject) -> None:

@@ -16,6 +16,9 @@ COMMAND = Reporter("train", RAN, "`inner.learning_rate` or `outer.learning_rate`
 FIT = Reporter(
     "fit", RAN, "the step size of the inner loop or that of the optimizer", "the optimizer's step size"
 )
+POLICY = Reporter(
+    "fit_policy", RAN, "the step size of the inner loop or that of the outer step", "the outer step's size"
+)
 
 
 class Block(NamedTuple):

@@ -54,9 +54,14 @@ class Trainable(ABC):
     schedule: Schedule
     """When the run logs, validates, saves and ends."""
 
+    @property
     @abstractmethod
+    def meta_batch(self) -> int:
+        """The number of tasks of one meta-step."""
+
     def work(self) -> dict[str, int]:
         """What one meta-step consumes: the number of `tasks`, and anything else to report per second."""
+        return {"tasks": self.meta_batch}
 
     @abstractmethod
     def keys(self) -> Keys:
@@ -136,6 +141,7 @@ class Experiment(Trainable):
         """SHA-256 of each set of the data, by name; empty for tasks generated from formulas."""
         return {}
 
-    def work(self) -> dict[str, int]:
+    @property
+    def meta_batch(self) -> int:
         """The number of tasks of one meta-step."""
-        return {"tasks": self.config.outer.meta_batch}
+        return self.config.outer.meta_batch

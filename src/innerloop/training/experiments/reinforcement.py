@@ -3,16 +3,13 @@
 from dataclasses import dataclass
 
 import jax
-import numpy as np
 import optax
-from jaxtyping import PyTree
 
 from innerloop.config.schema import Config
 from innerloop.engine.algorithm import Algorithm
 from innerloop.engine.outer.mesh_loop import MeshLoop
 from innerloop.engine.types import LossFn, Params
 from innerloop.errors import InnerloopError
-from innerloop.io.untrusted import JsonObject
 from innerloop.rl import surrogates
 from innerloop.rl.environments import Environment, Locomotion, Navigation, Oracle
 from innerloop.rl.evaluate import evaluator
@@ -22,15 +19,19 @@ from innerloop.rl.sample_processor import SampleProcessor
 from innerloop.rl.sampler import MetaSampler
 from innerloop.rl.trpo.natural_gradient import TrustRegion
 from innerloop.rl.updates import OuterStep, gradient_update, ppo_update, trpo_update
-from innerloop.training.diagnosis.broken_trajectories import incidents
-from innerloop.training.diagnosis.nan_diagnosis import Block
 from innerloop.training.experiments.experiment import Evaluator, Experiment
 from innerloop.training.experiments.optimizers import decay_schedule, inner_loop, inner_rule, outer_optimizer
+from innerloop.training.experiments.policy_training import PolicyTraining
 
 
 @dataclass(frozen=True)
-class RLExperiment(Experiment):
+class RLExperiment(PolicyTraining, Experiment):
     """The parts of a run that trains a policy in an environment."""
+
+    @property
+    def family(self) -> str:
+        """The name of the environment in messages."""
+        return self.config.data.dataset
 
     @property
     def environment(self) -> Environment:
@@ -124,8 +125,7 @@ class RLExperiment(Experiment):
 
     def outer_loop(self) -> MeshLoop:
         """Meta-iterations on the environment."""
-        batch = self.config.outer.meta_batch
-        return MetaIterations(self.sampler, self.outer_step, meta_batch=batch, chunk=self.chunk)
+        return MetaIterations(self.sampler, self.outer_step, meta_batch=self.meta_batch, chunk=self.chunk)
 
     def evaluator(self, held_out: object, *, num_tasks: int, last_only: bool = False) -> Evaluator:
         """The compiled evaluation: returns after every update, as they are needed for the last one anyway.
@@ -133,24 +133,6 @@ class RLExperiment(Experiment):
         Validation (`last_only`) does not end a run because trajectories break.
         """
         return evaluator(self.test_sampler, num_tasks=num_tasks, on_broken="keep" if last_only else "raise")
-
-    def series(self, info: PyTree) -> dict[str, PyTree]:
-        """Losses, returns after each update, and the KL divergence and length of the outer step."""
-        returns = np.asarray(info.returns)
-        named = {f"return_after_{i}": returns[:, i] for i in range(returns.shape[1])}
-        step = {"kl": np.asarray(info.kl), "step_length": np.asarray(info.length)}
-        return super().series(info) | named | step
-
-    def check(self, info: PyTree, block: Block) -> JsonObject:
-        """The broken trajectories. Raises Diverged if there are too many, or if the run diverged otherwise."""
-        broken = incidents(np.asarray(info.broken), self.config.data.dataset, block.step, block.folder)
-        return super().check(info, block) | broken
-
-    def work(self) -> dict[str, int]:
-        """The numbers of tasks and environment steps of one meta-iteration; no trajectory is taken to end early."""
-        sampler, work = self.sampler, super().work()
-        trajectories = work["tasks"] * (sampler.training.inner.steps + 1) * sampler.trajectories
-        return work | {"environment_steps": trajectories * sampler.environment.horizon}
 
 
 def reinforcement(experiment: Experiment) -> RLExperiment:

@@ -14,7 +14,7 @@ from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.io.files import as_path
 from innerloop.io.untrusted import JsonObject, parse_json, refuse_link
 from innerloop.training.storage import weights
-from innerloop.training.storage.run_directory import RunFolder
+from innerloop.training.storage.run_directory import FIT, RunFolder
 
 WHO = "load_params"
 LIKE = "pass as `like` the parameters that training started from, or `algorithm.init(params)` of them"
@@ -34,7 +34,7 @@ def facts(path: Path) -> JsonObject:
 
 
 def load_params(source: str | Path, like: Params, which: Literal["final", "best"] = "final") -> Params:
-    """Load the meta-parameters that `innerloop.fit` learned.
+    """Load the meta-parameters that `innerloop.fit` or `fit_policy` learned.
 
     Args:
         source: a run's folder, or one of its weights files.
@@ -59,11 +59,11 @@ def load_params(source: str | Path, like: Params, which: Literal["final", "best"
 def _file_of(run: RunFolder, which: Literal["final", "best"]) -> Path:
     """The weights file of a run. Raises InnerloopError if there is none."""
     if not run.is_fit:
-        wrong = "is not a run of `innerloop.fit` (it has no fit.json)"
+        wrong = f"is not a run of {FIT} (it has no fit.json)"
         raise InnerloopError(str(run.path), wrong, hint="load other runs with `innerloop.load_trained`")
     path = run.weights if which == "final" else run.best
     if not path.is_file():
-        final = "the run has not ended", "continue it with `innerloop.fit(..., resume=True)`"
+        final = "the run has not ended", "continue it with `resume=True`"
         best = "the run has had no validation", "give `validation`, or load the final weights"
         wrong, hint = final if which == "final" else best
         raise InnerloopError(str(run.path), wrong, hint=hint)

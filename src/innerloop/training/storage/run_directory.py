@@ -1,6 +1,6 @@
 """A run's folder: description, metrics.jsonl, environment, clock, checkpoints/, snapshots/, tensorboard/, weights.
 
-`config.json` describes a run from a config, `fit.json` a run of `innerloop.fit`.
+`config.json` describes a run from a config, `fit.json` a run of `innerloop.fit` or `fit_policy`.
 """
 
 import json
@@ -24,6 +24,10 @@ LOAD = "`innerloop.load_params(folder, like=params)`"
 """How to load weights that have no config."""
 
 
+FIT = "`innerloop.fit` or `fit_policy`"
+"""The functions whose runs have no config."""
+
+
 class NotWritten(InnerloopError):
     """A checkpoint could not be written; the run can be resumed from the previous one, or from the start."""
 
@@ -43,12 +47,12 @@ class RunFolder(RunLog):
 
     @property
     def best(self) -> Path:
-        """The initialisation of the best validation; only runs of `innerloop.fit` have it."""
+        """The initialisation of the best validation; only runs with a `fit.json` have it."""
         return self.path / RunFile.BEST
 
     @property
     def is_fit(self) -> bool:
-        """Whether this is a run of `innerloop.fit`."""
+        """Whether this is a run of `innerloop.fit` or `fit_policy`."""
         return os.path.lexists(self.path / RunFile.FIT)
 
     def snapshot(self, step: int) -> Path:
@@ -83,7 +87,7 @@ class RunFolder(RunLog):
             raise InnerloopError(str(self.path), "already holds a run", hint=hint)
         if self.is_fit:
             hint = "give another folder, or continue it with `resume=True`"
-            raise InnerloopError(str(self.path), "already holds a run of `innerloop.fit`", hint=hint)
+            raise InnerloopError(str(self.path), f"already holds a run of {FIT}", hint=hint)
         taken = [name for name in RunFile if os.path.lexists(self.path / name)]
         if taken and not self._is_barely_begun(taken):
             wrong = f"holds `{taken[0]}`, which this run did not write"
@@ -158,7 +162,7 @@ class RunFolder(RunLog):
         """The run's config. Raises InnerloopError if this is not a run with a config."""
         path = self.path / RunFile.CONFIG
         if self.is_fit:
-            wrong, hint = "is a run of `innerloop.fit`, on a model of your own", "use it from Python"
+            wrong, hint = f"is a run of {FIT}, on a model of your own", "use it from Python"
             raise InnerloopError(str(self.path), wrong, hint=f"{hint}: {LOAD}")
         if not self.path.is_dir():
             raise InnerloopError(str(self.path), "there is no such folder", hint="give a run's folder")

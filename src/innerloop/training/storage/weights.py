@@ -20,7 +20,7 @@ from innerloop.errors import InnerloopError
 from innerloop.io import safetensors_reader, safetensors_writer
 from innerloop.io.untrusted import JsonObject, is_number, parse_json
 from innerloop.training.storage import shipped
-from innerloop.training.storage.run_directory import LOAD, snapshots_in
+from innerloop.training.storage.run_directory import FIT, LOAD, snapshots_in
 from innerloop.training.storage.shapes import HINT, check_same_shapes
 
 
@@ -35,7 +35,7 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], Config, JsonObject]:
     """Read arrays by path, config and facts. Raises InnerloopError for any other file."""
     arrays, metadata = safetensors_reader.read(path, "trained weights")
     if "fit" in metadata:
-        wrong = "holds weights of `innerloop.fit`, for a model of your own"
+        wrong = f"holds weights of {FIT}, for a model of your own"
         raise InnerloopError(str(path), wrong, hint=f"load them with {LOAD}")
     missing = [name for name in ("config", "facts") if name not in metadata]
     if missing:
