@@ -6,14 +6,15 @@ from typing import Any, get_args
 
 import jax
 import numpy as np
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.config.schema import Normalization
-from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.algorithm import Algorithm, loss_key
 from innerloop.engine.evaluation.evaluate import Score, check_num_tasks, number_of_tasks, over_tasks
 from innerloop.engine.evaluation.intervals import half_width, mean_over_tasks
 from innerloop.engine.evaluation.scores import score_shapes
+from innerloop.engine.losses.loss import Adapted, evaluate_loss, with_state
 from innerloop.engine.pytree import is_selected, paths
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError, check_choice
@@ -26,6 +27,10 @@ from innerloop.training.trained import Trained
 
 MANY_QUERIES = 15
 """Queries per class when activations are compared: CCA needs many more points than neurons."""
+
+
+Measure = Callable[[Params, Task, PRNGKeyArray], PyTree]
+"""A function of meta-parameters, a task, and the key for its random losses, which returns a tree of arrays."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class AnalyzedModel:
             InnerloopError: if the score returns neither, or no numbers by name.
         """
         task = jax.eval_shape(self.tasks.sample, jax.random.key(0))
-        scores = score_shapes(self.score, self.initialisation(self.params), task)
+        scores = score_shapes(self.score, self.unadapted(self.params), task)
         for name in ("accuracy", "loss"):
             if name in scores:
                 return name
@@ -115,9 +120,18 @@ class AnalyzedModel:
         """The model's parameters among the meta-parameters."""
         return self.algorithm.initialisation(params)
 
-    def start(self, params: Params, task: Task) -> Params:
-        """The parameters before the first inner step of a task."""
-        return self.algorithm.start(params, task.support)
+    def unadapted(self, params: Params) -> Params | Adapted:
+        """The model's parameters, with the initial model state if there is any."""
+        return with_state(self.initialisation(params), self.algorithm.loss_fn)
+
+    def start(self, params: Params, task: Task) -> Params | Adapted:
+        """What the inner loop of a task starts from: the parameters, with the initial model state if there is any."""
+        return with_state(self.algorithm.start(params, task.support), self.algorithm.loss_fn)
+
+    def support_loss(self, adapted: Params | Adapted, task: Task, key: PRNGKeyArray) -> Array:
+        """The loss on a task's support set; `key` is that of a random loss."""
+        params, state = adapted if isinstance(adapted, Adapted) else (adapted, None)
+        return evaluate_loss(self.algorithm.loss_fn, params, task.support, key, state)[0]
 
     def with_frozen(self, frozen: tuple[str, ...]) -> Algorithm:
         """The algorithm with the inner loop turned off for the layers in `frozen`."""
@@ -131,17 +145,12 @@ class AnalyzedModel:
         return frozenset(path for path in every if is_selected(algorithm.inner.select, path))
 
     def collect(
-        self,
-        one: Callable[[Params, Task], PyTree],
-        *,
-        tasks: int,
-        key: PRNGKeyArray,
-        on_progress: OnProgress = no_progress,
+        self, one: Measure, *, tasks: int, key: PRNGKeyArray, on_progress: OnProgress = no_progress
     ) -> PyTree:
         """Apply a function to many tasks.
 
         Args:
-            one: `one(params, task)`, which returns a tree of arrays.
+            one: `one(params, task, key)`, which returns a tree of arrays.
             tasks: the number of tasks; of a finite set that is smaller, all.
             key: determines the tasks.
             on_progress: progress callback.
@@ -153,18 +162,17 @@ class AnalyzedModel:
             InnerloopError: if there are fewer than two tasks.
         """
         tasks = task_count(self.tasks, tasks)
-        run = over_tasks(
-            lambda params, task, _: one(params, task),
-            self.tasks,
-            num_tasks=tasks,
-            batch_size=100,
-            chunk=self.chunk,
-        )
+        run = over_tasks(with_loss_key(one), self.tasks, num_tasks=tasks, batch_size=100, chunk=self.chunk)
         parts = []
         for values in run(self.params, key):
             parts.append(values)
             on_progress(sum(len(jax.tree.leaves(p)[0]) for p in parts), tasks)
         return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+
+
+def with_loss_key(one: Measure) -> Measure:
+    """The same function of the key that the task is drawn with, as in `evaluate`."""
+    return lambda params, task, key: one(params, task, loss_key(key))
 
 
 def task_count(tasks: TaskDistribution, maximum: int) -> int:
