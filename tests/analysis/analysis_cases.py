@@ -61,12 +61,16 @@ def own(select=None, steps: int = 3, rate: float = 0.05) -> AnalyzedModel:
 
 
 def with_noise_and_state(model: AnalyzedModel) -> AnalyzedModel:
-    """A model of one's own with noise on the loss, and with a state that counts the steps."""
+    """A model of one's own with noise on the loss, a state that counts the steps, and another outer loss."""
 
     def noisy(params, batch, key, state):
         return loss(params, batch) * jax.random.uniform(key, minval=0.5), {"steps": state["steps"] + 1}
 
-    algorithm = maml(Loss(noisy, random=True, state={"steps": jnp.zeros(())}), model.algorithm.inner)
+    inner_loss = Loss(noisy, random=True, state={"steps": jnp.zeros(())})
+    outer_loss = replace(
+        inner_loss, fn=lambda *given, state, **key: (3 * noisy(*given, state=state, **key)[0], state)
+    )
+    algorithm = maml(inner_loss, model.algorithm.inner, outer_loss_fn=outer_loss)
     score = lambda adapted, task: {
         "loss": loss(adapted.params, task.query),
         "steps_taken": adapted.state["steps"],

@@ -97,6 +97,19 @@ def test_scores_without_known_name_are_rejected():
         analysis.freezing(model, tasks=2, key=KEY)
 
 
+def test_results_of_own_model_hold_what_the_verdict_needs():
+    """Beside the experiments, the facts about a model that a run has from its config."""
+    model = own()
+    found = model.results(freeze=analysis.freezing(model, tasks=6, key=KEY))
+    facts = {"metric": "loss", "layers": ["first", "out"], "moves": "all", "ways": None}
+    assert {**found, "freeze": None} == {**facts, "freeze": None}
+    verdict = analysis.judge(found)
+    assert verdict is not None
+    assert verdict.sentences[-1].endswith("the verdict also needs the experiment similarity.")
+    assert [own(select=part).moves for part in ("out", "deep")] == ["head", "body"]
+    assert small().results() == {**facts, "metric": "accuracy", "layers": ["hidden1", "head"], "ways": 3}
+
+
 def test_experiments_take_random_losses_and_model_state():
     """Every experiment adapts with the key that `evaluate` uses; scores and activations get the state."""
     model, tasks = with_noise_and_state(own()), tasks_of(own(), 2)

@@ -39,7 +39,8 @@ class AnalyzedModel:
 
     Attributes:
         params: the meta-parameters.
-        layers: the named layers of the model.
+        layers: the named layers of the model. With model state, their functions get `Adapted(params, state)`, as the
+            score does.
         algorithm: the algorithm, with the number of inner steps used at test time.
         score: as in `innerloop.evaluate`; tables show its `accuracy` if it has one, else its `loss`.
         tasks: held-out tasks.
@@ -110,6 +111,25 @@ class AnalyzedModel:
             if name in scores:
                 return name
         raise InnerloopError("score", "must return `accuracy` or `loss`", got=", ".join(scores) or "nothing")
+
+    @property
+    def moves(self) -> str:
+        """What the inner loop adapts: `head`, `body`, or `all` for some of both."""
+        in_head = {self.layers.owns([self.layers.head])(path) for path in self.adapted_paths(self.algorithm)}
+        return "all" if len(in_head) != 1 else "head" if in_head == {True} else "body"
+
+    def results(self, **experiments: object) -> JsonObject:
+        """Join what experiments returned to one record, for `judge` and the figures of `innerloop.report.plots`.
+
+        Args:
+            experiments: by the names that `innerloop analyze` gives them: `freeze`, `similarity`, `nil`, `weights`,
+                `steps`, `paths`, `early`, `against`, and `landscape={"line": ..., "plane": ...}`.
+        """
+        task = jax.eval_shape(self.tasks.sample, jax.random.key(0))
+        outputs = jax.eval_shape(self.layers.activations, self.unadapted(self.params), task.query.inputs)
+        facts: JsonObject = {"metric": self.metric, "layers": list(self.layers.names), "moves": self.moves}
+        ways = outputs[self.layers.head].shape[-1] if self.metric == "accuracy" else None
+        return {**facts, "ways": ways, **experiments}
 
     @property
     def tasks_for_activations(self) -> TaskDistribution:
