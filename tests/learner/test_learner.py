@@ -190,7 +190,7 @@ def test_float64_parameters_get_float64_data(tmp_path):
         learner.save_adapted(tmp_path / "w")
         again = Learner(jnp.ones((2, 1)), algorithm).load_adapted(tmp_path / "w")
         np.testing.assert_array_equal(again.predict(x), learner.predict(x))
-        assert learner.fit(np.uint8([[3, 5]]), [1.0]).support_.tolist() == [[3 / 255, 5 / 255]]
+        assert learner.fit(np.array([[3, 5]], np.uint8), [1.0]).support_.tolist() == [[3 / 255, 5 / 255]]
     narrow = Learner(jnp.ones((2, 1)), algorithm).fit(x, y)
     assert narrow.support_.dtype == narrow.predict(x).dtype == np.float32
 

@@ -22,7 +22,7 @@ from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.weight_movement import flat_vector
 from innerloop.engine.algorithm import loss_key
 from innerloop.engine.diagnosis import Diverged
-from innerloop.engine.losses.loss import Adapted, fold_key, params_of, with_params
+from innerloop.engine.losses.loss import Adapted, params_of, with_params
 from innerloop.engine.pytree import subtract
 from innerloop.engine.types import Params, Task
 from innerloop.io.untrusted import JsonObject
@@ -73,7 +73,7 @@ def loss_line(
             here = _displaced(model.start(params, task), (a, step))
             query_loss = model.algorithm.query_loss(here, task.query, key=key)
             return {
-                "support_loss": model.support_loss(here, task, fold_key(key, 0)),
+                "support_loss": model.support_loss(here, task, jax.random.fold_in(key, 0)),
                 "query_loss": query_loss,
             }
 

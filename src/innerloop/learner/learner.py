@@ -138,8 +138,8 @@ class Learner(Estimator):
         """Adapt to examples.
 
         With fewer classes than the model has outputs, the remaining outputs are ignored in the loss and in
-        predictions. If an error is raised, the learner is left unchanged. The inner loop is compiled for every new
-        number of examples; to adapt to many sets of different sizes in one program, see `innerloop.TaskList`.
+        predictions. If an error is raised, the learner is left unchanged. A new number of examples is compiled
+        anew, which takes much longer than a fit; for many sets of different sizes, pad them with `innerloop.TaskList`.
 
         Args:
             x: examples, `[examples, ...]`; bytes are scaled to [0, 1], and floats are read as float32, or as float64 if
