@@ -1,5 +1,7 @@
 """Small subjects with every experiment's needs."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from training_cases import EPISODES  # pyright: ignore[reportMissingImports]
 from innerloop.algorithms import maml
 from innerloop.analysis import AnalyzedModel, NamedLayers
 from innerloop.engine.inner.inner_loop import InnerLoop
+from innerloop.engine.losses.loss import Loss
 from innerloop.engine.types import Batch, Task
 from innerloop.tasks import Episodes
 from innerloop.training.trained import Trained
@@ -55,6 +58,25 @@ def own(select=None, steps: int = 3, rate: float = 0.05) -> AnalyzedModel:
     inner = InnerLoop(optax.sgd(rate), steps, select=select)
     algorithm = maml(loss, inner)
     return AnalyzedModel(params, LAYERS, algorithm, lambda p, task: {"loss": loss(p, task.query)}, Lines())
+
+
+def with_noise_and_state(model: AnalyzedModel) -> AnalyzedModel:
+    """A model of one's own with noise on the loss, a state that counts the steps, and another outer loss."""
+
+    def noisy(params, batch, key, state):
+        return loss(params, batch) * jax.random.uniform(key, minval=0.5), {"steps": state["steps"] + 1}
+
+    inner_loss = Loss(noisy, random=True, state={"steps": jnp.zeros(())})
+    outer_loss = replace(
+        inner_loss, fn=lambda *given, state, **key: (3 * noisy(*given, state=state, **key)[0], state)
+    )
+    algorithm = maml(inner_loss, model.algorithm.inner, outer_loss_fn=outer_loss)
+    score = lambda adapted, task: {
+        "loss": loss(adapted.params, task.query),
+        "steps_taken": adapted.state["steps"],
+    }
+    layers = replace(LAYERS, activations=lambda adapted, x: activations(adapted.params, x))
+    return replace(model, layers=layers, algorithm=algorithm, score=score)
 
 
 def separable() -> Episodes:

@@ -6,12 +6,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from analysis_cases import KEY, Lines, adapted, apply, loss, own, separable, small, tasks_of
+from analysis_cases import (
+    KEY,
+    LAYERS,
+    Lines,
+    adapted,
+    apply,
+    loss,
+    own,
+    separable,
+    small,
+    tasks_of,
+    with_noise_and_state,
+)
 
 from innerloop import analysis
 from innerloop.analysis.analyzed_model import task_count
 from innerloop.analysis.nil import cosine_scores
-from innerloop.engine.types import FiniteTasks
+from innerloop.engine.algorithm import loss_key
+from innerloop.engine.evaluation.evaluate import evaluate
+from innerloop.engine.task_list import TaskList
+from innerloop.engine.types import FiniteTasks, Task
 from innerloop.errors import InnerloopError
 
 T5 = 2.570581836
@@ -82,6 +97,48 @@ def test_scores_without_known_name_are_rejected():
         analysis.freezing(model, num_tasks=2, key=KEY)
 
 
+def test_results_of_own_model_hold_what_the_verdict_needs():
+    """Beside the experiments, the facts about a model that a run has from its config."""
+    model = own()
+    found = model.results(freeze=analysis.freezing(model, num_tasks=6, key=KEY))
+    facts = {"metric": "loss", "layers": ["first", "out"], "moves": "all", "ways": None}
+    assert {**found, "freeze": None} == {**facts, "freeze": None}
+    verdict = analysis.judge(found)
+    assert verdict is not None
+    assert verdict.sentences[-1].endswith("the verdict also needs the experiment similarity.")
+    assert [own(select=part).moves for part in ("out", "deep")] == ["head", "body"]
+    assert small().results() == {**facts, "metric": "accuracy", "layers": ["hidden1", "head"], "ways": 3}
+
+
+def test_experiments_take_random_losses_and_model_state():
+    """Every experiment adapts with the key that `evaluate` uses; scores and activations get the state."""
+    model, tasks = with_noise_and_state(own()), tasks_of(own(), 2)
+    asked = {"num_tasks": 2, "key": KEY}
+    keys = [loss_key(jax.random.fold_in(KEY, i)) for i in range(2)]
+    pairs = list(zip(tasks, keys, strict=True))
+    ends = [model.algorithm.adapt(model.params, t.support, key=k).params["out"] for t, k in pairs]
+    curve = evaluate(model.algorithm, model.params, model.tasks, model.score, key=KEY, num_tasks=2)
+    scores = curve.mean("loss")
+    steps = analysis.inner_step_curves(model, **asked)
+    assert steps["loss"]["mean"] == pytest.approx(scores, rel=1e-5)
+    assert steps["steps_taken"]["mean"] == [0, 1, 2, 3]
+    frozen = analysis.freezing(model, [LAYERS.names, ()], **asked)
+    assert [x["loss"] for x in frozen] == pytest.approx(scores[[0, -1]], rel=1e-5)
+    out = model.params["out"]
+    moved = np.mean([jnp.linalg.norm(end - out) / jnp.linalg.norm(out) for end in ends])
+    assert analysis.layer_movement(model, **asked)[1]["relative"] == pytest.approx(moved, rel=1e-4)
+    assert analysis.inner_paths(model, **asked)["head"]["lengths"]["inner"] == pytest.approx(moved, rel=1e-4)
+    line = analysis.loss_line(model, along=(0.0,), **asked)["query_loss"]["mean"]
+    before = [model.algorithm.query_loss(model.params, t.query, key=k) for t, k in pairs]
+    assert line == pytest.approx([np.mean(before)], rel=1e-5)
+    plane = analysis.loss_plane(model, key=KEY, grid=(0.0,))["losses"]
+    assert np.ravel(plane) == pytest.approx(np.array(before), rel=1e-5)
+    same = analysis.similarity_across_models(model, model, adapted=True, **asked)
+    assert [x["cka"]["mean"] for x in same] == [1, 1]
+    (along,) = analysis.along_training(model, {7: model.params}, num_tasks=2, num_close_tasks=2, key=KEY)
+    assert along["similarity"] == analysis.similarity_before_and_after(model, **asked)
+
+
 def test_cosine_scores_match_manual_computation():
     query, support = jnp.array([[2.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])
     found = cosine_scores(query, support, jnp.array([0, 1, 1]), 2)
@@ -111,6 +168,23 @@ def test_nil_scores_body_features_without_head():
     assert told[-1] == (12, 12)
     with pytest.raises(InnerloopError, match="there is no NIL for regression"):
         analysis.nil(own(), {}, num_tasks=4, key=KEY)
+
+
+def test_masked_examples_do_not_count():
+    """NIL takes neither padded support examples nor padded queries; similarity, which has no mask, refuses them."""
+    model, sizes = small(), [(3, 9), (5, 4), (6, 7)]
+    whole = [separable().sample(jax.random.fold_in(KEY, i)) for i in range(3)]
+    first = lambda batch, n: jax.tree.map(lambda x: x[:n], batch)
+    unequal = [Task(first(t.support, n), first(t.query, q)) for t, (n, q) in zip(whole, sizes, strict=True)]
+    model = replace(model, tasks=TaskList(unequal), activation_tasks=None, normalization="inductive")
+    line = analysis.nil(model, {"trained": model.params}, num_tasks=3, key=KEY)[1]
+    embed, right = lambda batch: model.layers.embed(model.params, batch.inputs), []
+    for task in unequal:
+        found = cosine_scores(embed(task.query), embed(task.support), task.support.targets, 3)
+        right.append(np.mean(np.argmax(found, axis=1) == task.query.targets))
+    assert line["accuracy"] == pytest.approx(np.mean(right))
+    with pytest.raises(InnerloopError, match="similarity: the queries have a mask"):
+        analysis.similarity_before_and_after(model, num_tasks=2, key=KEY)
 
 
 def test_along_training_matches_single_experiments():

@@ -95,7 +95,7 @@ def test_loss_landscape_matches_manual_computation():
     )  # these tasks' steps are not parallel
     assert paths[:, 0] == pytest.approx(np.zeros((2, 2)), abs=1e-5)
     assert paths[:, 1] == pytest.approx(np.eye(2), abs=1e-3)
-    step = _first_step(model, model.params, tasks[0])
+    step = _first_step(model, model.params, tasks[0], KEY)
     assert jnp.allclose(step["out"], adapted(once, tasks[0])["out"] - model.params["out"], atol=1e-6)
 
 

@@ -19,6 +19,8 @@ from innerloop.nn import MLP
 from innerloop.nn.losses import BatchLoss, cross_entropy, mean_squared_error
 from innerloop.nn.normalization import predict
 
+RNG = np.random.default_rng(0)
+
 
 @pytest.mark.parametrize(
     "names",
@@ -172,6 +174,25 @@ def test_regression_keeps_the_shape_of_y():
         learner.score(x, np.full(20, 1.0))
     with pytest.raises(InnerloopError, match="a regressor has no probabilities"):
         learner.predict_proba(x)
+
+
+def test_float64_parameters_get_float64_data(tmp_path):
+    """One step of gradient descent on data that float32 cannot hold, and the same from a file; bytes are divided."""
+    x, y = 1 + 1e-9 * RNG.normal(size=(6, 2)), 1 + 1e-9 * RNG.normal(size=(6, 1))
+    with jax.enable_x64(True):
+        algorithm = maml(mean_squared_error(lambda w, x: x @ w), InnerLoop(optax.sgd(0.1), 1))
+        learner = Learner(jnp.ones((2, 1)), algorithm).fit(x, y)
+        w = 1 - 0.1 * 2 * x.T @ (x.sum(1, keepdims=True) - y) / 6
+        np.testing.assert_allclose(learner.predict(x), x @ w, rtol=1e-14)
+        assert learner.score(x, y) == pytest.approx(
+            1 - np.sum((y - x @ w) ** 2) / np.sum((y - y.mean()) ** 2)
+        )
+        learner.save_adapted(tmp_path / "w")
+        again = Learner(jnp.ones((2, 1)), algorithm).load_adapted(tmp_path / "w")
+        np.testing.assert_array_equal(again.predict(x), learner.predict(x))
+        assert learner.fit(np.array([[3, 5]], np.uint8), [1.0]).support_.tolist() == [[3 / 255, 5 / 255]]
+    narrow = Learner(jnp.ones((2, 1)), algorithm).fit(x, y)
+    assert narrow.support_.dtype == narrow.predict(x).dtype == np.float32
 
 
 def test_regression_supports_custom_loss_and_two_outputs():

@@ -68,6 +68,14 @@ def test_zero_initialised_head_has_no_relative_movement():
     assert analysis_comparison.table_of_runs("weights", {"a": found}).rows[-1] == ["head", "undefined"]
 
 
+def test_inner_steps_of_accuracy_alone():
+    """The score of a model of one's own need not return the loss."""
+    found = record()
+    del found["steps"]["loss"]
+    legend = plots.inner_steps(found)[0, 1].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["support"]
+
+
 def test_undefined_similarities_are_left_out_of_the_mean():
     """As of a dead layer in one of two models."""
     found: dict[str, Any] = record() | {"against_source": "y"}

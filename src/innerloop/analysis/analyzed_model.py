@@ -6,14 +6,15 @@ from typing import Any, get_args
 
 import jax
 import numpy as np
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.config.schema import Normalization
-from innerloop.engine.algorithm import Algorithm
+from innerloop.engine.algorithm import Algorithm, loss_key
 from innerloop.engine.evaluation.evaluate import Score, check_num_tasks, number_of_tasks, over_tasks
 from innerloop.engine.evaluation.intervals import half_width, mean_over_tasks
 from innerloop.engine.evaluation.scores import score_shapes
+from innerloop.engine.losses.loss import Adapted, evaluate_loss, with_state
 from innerloop.engine.pytree import is_selected, paths
 from innerloop.engine.types import Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError, check_choice
@@ -28,13 +29,18 @@ MANY_QUERIES = 15
 """Queries per class when activations are compared: CCA needs many more points than neurons."""
 
 
+Measure = Callable[[Params, Task, PRNGKeyArray], PyTree]
+"""A function of meta-parameters, a task, and the key for its random losses, which returns a tree of arrays."""
+
+
 @dataclass(frozen=True)
 class AnalyzedModel:
     """An initialisation, the algorithm that adapts it, and how it is scored. Construct one for your own model.
 
     Attributes:
         params: the meta-parameters.
-        layers: the named layers of the model.
+        layers: the named layers of the model. With model state, their functions get `Adapted(params, state)`, as the
+            score does.
         algorithm: the algorithm, with the number of inner steps used at test time.
         score: as in `innerloop.evaluate`; tables show its `accuracy` if it has one, else its `loss`.
         tasks: held-out tasks.
@@ -100,11 +106,30 @@ class AnalyzedModel:
             InnerloopError: if the score returns neither, or no numbers by name.
         """
         task = jax.eval_shape(self.tasks.sample, jax.random.key(0))
-        scores = score_shapes(self.score, self.initialization(self.params), task)
+        scores = score_shapes(self.score, self.unadapted(self.params), task)
         for name in ("accuracy", "loss"):
             if name in scores:
                 return name
         raise InnerloopError("score", "must return `accuracy` or `loss`", got=", ".join(scores) or "nothing")
+
+    @property
+    def moves(self) -> str:
+        """What the inner loop adapts: `head`, `body`, or `all` for some of both."""
+        in_head = {self.layers.owns([self.layers.head])(path) for path in self.adapted_paths(self.algorithm)}
+        return "all" if len(in_head) != 1 else "head" if in_head == {True} else "body"
+
+    def results(self, **experiments: object) -> JsonObject:
+        """Join what experiments returned to one record, for `judge` and the figures of `innerloop.report.plots`.
+
+        Args:
+            experiments: by the names that `innerloop analyze` gives them: `freeze`, `similarity`, `nil`, `weights`,
+                `steps`, `paths`, `early`, `against`, and `landscape={"line": ..., "plane": ...}`.
+        """
+        task = jax.eval_shape(self.tasks.sample, jax.random.key(0))
+        outputs = jax.eval_shape(self.layers.activations, self.unadapted(self.params), task.query.inputs)
+        facts: JsonObject = {"metric": self.metric, "layers": list(self.layers.names), "moves": self.moves}
+        ways = outputs[self.layers.head].shape[-1] if self.metric == "accuracy" else None
+        return {**facts, "ways": ways, **experiments}
 
     @property
     def tasks_for_activations(self) -> TaskDistribution:
@@ -115,9 +140,18 @@ class AnalyzedModel:
         """The model's parameters among the meta-parameters."""
         return self.algorithm.initialization(params)
 
-    def start(self, params: Params, task: Task) -> Params:
-        """The parameters before the first inner step of a task."""
-        return self.algorithm.start(params, task.support)
+    def unadapted(self, params: Params) -> Params | Adapted:
+        """The model's parameters, with the initial model state if there is any."""
+        return with_state(self.initialization(params), self.algorithm.loss_fn)
+
+    def start(self, params: Params, task: Task) -> Params | Adapted:
+        """What the inner loop of a task starts from: the parameters, with the initial model state if there is any."""
+        return with_state(self.algorithm.start(params, task.support), self.algorithm.loss_fn)
+
+    def support_loss(self, adapted: Params | Adapted, task: Task, key: PRNGKeyArray) -> Array:
+        """The loss on a task's support set; `key` is that of a random loss."""
+        params, state = adapted if isinstance(adapted, Adapted) else (adapted, None)
+        return evaluate_loss(self.algorithm.loss_fn, params, task.support, key, state)[0]
 
     def with_frozen(self, frozen: tuple[str, ...]) -> Algorithm:
         """The algorithm with the inner loop turned off for the layers in `frozen`."""
@@ -131,17 +165,12 @@ class AnalyzedModel:
         return frozenset(path for path in every if is_selected(algorithm.inner.select, path))
 
     def collect(
-        self,
-        one: Callable[[Params, Task], PyTree],
-        *,
-        num_tasks: int,
-        key: PRNGKeyArray,
-        on_progress: OnProgress = no_progress,
+        self, one: Measure, *, num_tasks: int, key: PRNGKeyArray, on_progress: OnProgress = no_progress
     ) -> PyTree:
         """Apply a function to many tasks.
 
         Args:
-            one: `one(params, task)`, which returns a tree of arrays.
+            one: `one(params, task, key)`, which returns a tree of arrays.
             num_tasks: the number of tasks; of a finite set that is smaller, all.
             key: determines the tasks.
             on_progress: progress callback.
@@ -154,17 +183,18 @@ class AnalyzedModel:
         """
         num_tasks = task_count(self.tasks, num_tasks)
         run = over_tasks(
-            lambda params, task, _: one(params, task),
-            self.tasks,
-            num_tasks=num_tasks,
-            batch_size=100,
-            chunk=self.chunk,
+            with_loss_key(one), self.tasks, num_tasks=num_tasks, batch_size=100, chunk=self.chunk
         )
         parts = []
         for values in run(self.params, key):
             parts.append(values)
             on_progress(sum(len(jax.tree.leaves(p)[0]) for p in parts), num_tasks)
         return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+
+
+def with_loss_key(one: Measure) -> Measure:
+    """The same function of the key that the task is drawn with, as in `evaluate`."""
+    return lambda params, task, key: one(params, task, loss_key(key))
 
 
 def task_count(tasks: TaskDistribution, maximum: int) -> int:

@@ -25,6 +25,7 @@ from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.weight_movement import flat_vector
 from innerloop.engine.diagnosis import Diverged
 from innerloop.engine.evaluation.evaluate import steps_to_record
+from innerloop.engine.losses.loss import params_of
 from innerloop.engine.types import Params, Task
 from innerloop.io.untrusted import JsonObject
 
@@ -65,10 +66,10 @@ def inner_paths(
             "head": flat_vector(leaves[layers.head]),
         }
 
-    def one(params: Params, task: Task) -> dict[str, Array]:
-        start = parts(model.start(params, task))
-        observe = lambda now, i: {name: x - start[name] for name, x in parts(now).items()}
-        seen = model.algorithm.trajectory(params, task.support, observe).observed
+    def one(params: Params, task: Task, key: PRNGKeyArray) -> dict[str, Array]:
+        start = parts(params_of(model.start(params, task)))
+        observe = lambda now, i: {name: x - start[name] for name, x in parts(params_of(now)).items()}
+        seen = model.algorithm.trajectory(params, task.support, observe, key=key).observed
         return jax.tree.map(lambda x: x[jnp.asarray(recorded)], seen)
 
     trajectories = model.collect(one, num_tasks=num_tasks, key=key, on_progress=on_progress)

@@ -15,6 +15,7 @@ from innerloop.analysis.analyzed_model import AnalyzedModel, summary
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.weight_movement import flat_vector, none_for_nan, relative_change
 from innerloop.engine.evaluation.evaluate import steps_to_record
+from innerloop.engine.losses.loss import params_of, with_params
 from innerloop.engine.types import Params, Task
 from innerloop.io.untrusted import JsonObject
 
@@ -36,12 +37,13 @@ def inner_step_curves(
     """
     layers, recorded = model.layers, steps_to_record(model.algorithm.inner.steps)
 
-    def one(params: Params, task: Task) -> dict[str, Any]:
-        theta = model.start(params, task)
+    def one(params: Params, task: Task, key: PRNGKeyArray) -> dict[str, Any]:
+        theta = params_of(model.start(params, task))
 
         def observe(now: Params, i: Array) -> dict[str, Any]:
-            loss, grads = jax.value_and_grad(model.algorithm.loss_fn)(now, task.support)
-            grads, old, new = (layers.parts(tree) for tree in (grads, theta, now))
+            loss_of = lambda own: model.support_loss(with_params(now, own), task, jax.random.fold_in(key, i))
+            loss, grads = jax.value_and_grad(loss_of)(params_of(now))
+            grads, old, new = (layers.parts(tree) for tree in (grads, theta, params_of(now)))
             per_layer = {
                 name: {
                     "gradient": jnp.linalg.norm(flat_vector(grads[name])),
@@ -51,7 +53,7 @@ def inner_step_curves(
             }
             return {**model.score(now, task), "support_loss": loss, "layers": per_layer}
 
-        seen = model.algorithm.trajectory(params, task.support, observe).observed
+        seen = model.algorithm.trajectory(params, task.support, observe, key=key).observed
         return jax.tree.map(lambda x: x[jnp.asarray(recorded)], seen)
 
     found = model.collect(one, num_tasks=num_tasks, key=key, on_progress=on_progress)

@@ -20,7 +20,9 @@ from jaxtyping import Array, PRNGKeyArray
 from innerloop.analysis.analyzed_model import AnalyzedModel, summary
 from innerloop.analysis.progress import OnProgress, no_progress
 from innerloop.analysis.weight_movement import flat_vector
+from innerloop.engine.algorithm import loss_key
 from innerloop.engine.diagnosis import Diverged
+from innerloop.engine.losses.loss import Adapted, params_of, with_params
 from innerloop.engine.pytree import subtract
 from innerloop.engine.types import Params, Task
 from innerloop.io.untrusted import JsonObject
@@ -29,17 +31,18 @@ ALONG = tuple(np.round(np.linspace(-1, 3, 17), 2).tolist())
 GRID = tuple(np.round(np.linspace(-1, 2.5, 22), 3).tolist())
 
 
-def _first_step(model: AnalyzedModel, params: Params, task: Task) -> Params:
+def _first_step(model: AnalyzedModel, params: Params, task: Task, key: PRNGKeyArray) -> Params:
     """The first inner step of a task, as a change of all parameters."""
-    once = model.algorithm.with_inner(steps=1)
-    return subtract(once.adapt(params, task.support), model.start(params, task))
+    once = model.algorithm.with_inner(steps=1).adapt(params, task.support, key=key)
+    return subtract(params_of(once), params_of(model.start(params, task)))
 
 
-def _displaced(params: Params, *changes: tuple[Array, Params]) -> Params:
-    """theta + sum of scaled changes."""
+def _displaced(start: Params | Adapted, *changes: tuple[Array, Params]) -> Params | Adapted:
+    """theta + sum of scaled changes, with the initial model state."""
+    params = params_of(start)
     for scale, change in changes:
         params = jax.tree.map(lambda x, u, scale=scale: x + scale * u, params, change)
-    return params
+    return with_params(start, params)
 
 
 def loss_line(
@@ -63,13 +66,16 @@ def loss_line(
         `{"along": [...], "support_loss": {"mean": [...], "ci95": [...]}, "query_loss": ...}`.
     """
 
-    def one(params: Params, task: Task) -> dict[str, Array]:
-        step = _first_step(model, params, task)
+    def one(params: Params, task: Task, key: PRNGKeyArray) -> dict[str, Array]:
+        step = _first_step(model, params, task, key)
 
         def at(a: Array) -> dict[str, Array]:
             here = _displaced(model.start(params, task), (a, step))
-            loss = model.algorithm.loss_fn
-            return {"support_loss": loss(here, task.support), "query_loss": loss(here, task.query)}
+            query_loss = model.algorithm.query_loss(here, task.query, key=key)
+            return {
+                "support_loss": model.support_loss(here, task, jax.random.fold_in(key, 0)),
+                "query_loss": query_loss,
+            }
 
         return jax.lax.map(at, jnp.asarray(along))
 
@@ -96,18 +102,20 @@ def loss_plane(model: AnalyzedModel, *, key: PRNGKeyArray, grid: Sequence[float]
 
     def all_at_once(params: Params, keys: list[Array]) -> tuple[list[Array], list[Array]]:
         tasks = [model.tasks.sample(k) for k in keys]
-        steps = [_first_step(model, params, task) for task in tasks]
-        starts, loss = [model.start(params, task) for task in tasks], model.algorithm.loss_fn
+        own = [loss_key(k) for k in keys]
+        steps = [_first_step(model, params, *pair) for pair in zip(tasks, own, strict=True)]
+        starts, loss = [model.start(params, task) for task in tasks], model.algorithm.query_loss
 
         def losses(b: Array) -> list[Array]:
             at = lambda a: [
-                loss(_displaced(start, (a, steps[0]), (b, steps[1])), task.query)
-                for start, task in zip(starts, tasks, strict=True)
+                loss(_displaced(start, (a, steps[0]), (b, steps[1])), task.query, key=key)
+                for start, task, key in zip(starts, tasks, own, strict=True)
             ]
             return jax.lax.map(at, values)
 
         flat = jnp.stack([flat_vector(jax.tree.leaves(step)) for step in steps])
-        return jax.lax.map(losses, values), [_projected_path(model, params, task, flat) for task in tasks]
+        paths = [_projected_path(model, params, *pair, flat) for pair in zip(tasks, own, strict=True)]
+        return jax.lax.map(losses, values), paths
 
     losses, paths = jax.jit(all_at_once)(model.params, keys)
     if not all(np.isfinite(x).all() for x in (*losses, *paths)):
@@ -116,14 +124,16 @@ def loss_plane(model: AnalyzedModel, *, key: PRNGKeyArray, grid: Sequence[float]
     return {"grid": list(grid), "losses": plain(losses), "paths": plain(paths)}
 
 
-def _projected_path(model: AnalyzedModel, params: Params, task: Task, flat: Array) -> Array:
+def _projected_path(
+    model: AnalyzedModel, params: Params, task: Task, key: PRNGKeyArray, flat: Array
+) -> Array:
     """An inner-loop path in units of the two first steps, `[steps + 1, 2]`: least squares on their plane."""
     gram = flat @ flat.T
     # Parallel or zero steps span no plane; the small diagonal selects the solution of minimal norm.
     gram = gram + (1e-7 * jnp.trace(gram) + 1e-30) * jnp.eye(2)
 
     def observe(now: Params, i: Array) -> Array:
-        moved = subtract(now, model.start(params, task))
+        moved = subtract(params_of(now), params_of(model.start(params, task)))
         return jnp.linalg.solve(gram, flat @ flat_vector(jax.tree.leaves(moved)))
 
-    return model.algorithm.trajectory(params, task.support, observe).observed
+    return model.algorithm.trajectory(params, task.support, observe, key=key).observed

@@ -23,6 +23,7 @@ from innerloop.engine.types import Params, Task
 from innerloop.errors import InnerloopError
 from innerloop.io.untrusted import JsonObject
 from innerloop.nn.losses import accuracy
+from innerloop.nn.masks import Mask, mean_over_examples
 from innerloop.nn.normalization import predict
 
 
@@ -31,6 +32,7 @@ def cosine_scores(
     support: Float[Array, "support features"],
     labels: Integer[Array, " support"],
     ways: int,
+    mask: Mask = None,
 ) -> Float[Array, "query ways"]:
     """Class probabilities from the cosine similarity of features.
 
@@ -39,12 +41,16 @@ def cosine_scores(
         support: features of the support examples.
         labels: the classes of the support examples.
         ways: the number of classes.
+        mask: which support examples count, or their weights (None: equally).
 
     Returns:
         The support labels weighted by the softmax of the similarities; each row sums to 1.
     """
     unit = lambda x: x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
-    return jax.nn.softmax(unit(query) @ unit(support).T) @ jax.nn.one_hot(labels.astype(jnp.int32), ways)
+    weights = 0 if mask is None else jnp.log(mask.astype(query.dtype))
+    return jax.nn.softmax(unit(query) @ unit(support).T + weights) @ jax.nn.one_hot(
+        labels.astype(jnp.int32), ways
+    )
 
 
 def _nil_score(model: AnalyzedModel) -> Score:
@@ -56,11 +62,15 @@ def _nil_score(model: AnalyzedModel) -> Score:
 
     def score(params: Params, task: Task) -> dict[str, Array]:
         ways = jax.eval_shape(model.layers.activations, params, task.query.inputs)[model.layers.head]
+        of_support, of_query = (getattr(batch, "mask", None) for batch in task)
         features = predict(embed, params, task.support.inputs, task.query.inputs, normalization)
         known = embed(params, task.support.inputs)
-        found = cosine_scores(features, known, task.support.targets, ways.shape[-1])
-        picked = jnp.take_along_axis(found, task.query.targets[:, None], 1)
-        return {"accuracy": accuracy(found, task.query.targets), "loss": -jnp.mean(jnp.log(picked))}
+        found = cosine_scores(features, known, task.support.targets, ways.shape[-1], of_support)
+        picked = jnp.take_along_axis(found, task.query.targets[:, None], 1)[:, 0]
+        return {
+            "accuracy": accuracy(found, task.query.targets, of_query),
+            "loss": -mean_over_examples(jnp.log(picked), of_query),
+        }
 
     return score
 

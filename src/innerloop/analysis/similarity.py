@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.analysis.activations import Layout, as_points, pair
-from innerloop.analysis.analyzed_model import AnalyzedModel, summary, task_count
+from innerloop.analysis.analyzed_model import AnalyzedModel, summary, task_count, with_loss_key
 from innerloop.analysis.cca import (
     correlate,
     decompose,
@@ -35,8 +35,8 @@ from innerloop.io.untrusted import JsonObject
 Pairs = dict[str, tuple[Array, Array]]
 """Two sets of activations of one task by layer, at the same points."""
 
-Compare = Callable[[Params, Task], Pairs]
-"""A function that returns the two sets of activations to compare."""
+Compare = Callable[[Params, Task, PRNGKeyArray], Pairs]
+"""A function that returns the two sets of activations to compare; the key is that of random losses."""
 
 MOST_POINTS = 1000
 """Most points compared per layer: enough for hundreds of channels, yet with small kernel matrices."""
@@ -75,8 +75,8 @@ def similarity_before_and_after(
 def adaptation_pair(model: AnalyzedModel, layout: Layout) -> Compare:
     """Activations of one task before and after the inner loop."""
 
-    def one(params: Params, task: Task) -> Pairs:
-        adapted = model.algorithm.adapt(params, task.support)
+    def one(params: Params, task: Task, key: PRNGKeyArray) -> Pairs:
+        adapted = model.algorithm.adapt(params, task.support, key=key)
         return _activations_of_both(model, model.start(params, task), model, adapted, task, layout)
 
     return one
@@ -113,9 +113,9 @@ def similarity_across_models(
         got = f"{', '.join(model.layers.names)} and {', '.join(other.layers.names)}"
         raise InnerloopError("similarity", "the models need the same layers", got=got)
 
-    def one(params: Params, task: Task) -> Pairs:
+    def one(params: Params, task: Task, key: PRNGKeyArray) -> Pairs:
         start = lambda own, params: (
-            own.algorithm.adapt(params, task.support) if adapted else own.initialization(params)
+            own.algorithm.adapt(params, task.support, key=key) if adapted else own.unadapted(params)
         )
         return _activations_of_both(
             model, start(model, params), other, start(other, other.params), task, layout
@@ -130,7 +130,7 @@ def _activations_of_both(
     """The activations of two sets of parameters on a task's queries, at the same points.
 
     Raises:
-        InnerloopError: if a model cannot read the queries, or a layer of the two has other points.
+        InnerloopError: if the queries are padded, a model cannot read them, or a layer of the two has other points.
     """
     pairs = zip(_outputs(a, params, task).items(), _outputs(b, second, task).values(), strict=True)
     return {name: _same_points(name, x, y, layout) for (name, x), y in pairs}
@@ -138,6 +138,10 @@ def _activations_of_both(
 
 def _outputs(model: AnalyzedModel, params: Params, task: Task) -> dict[str, Array]:
     """The output of each layer on a task's queries, in the order of the layers."""
+    if getattr(task.query, "mask", None) is not None:
+        wrong = "the queries have a mask, but the activations of all of them are compared"
+        hint = "give `activation_tasks` without a mask, with the same number of queries in every task"
+        raise InnerloopError("similarity", wrong, hint=hint)
     inputs, hint = task.query.inputs, "compare models for inputs of the same shape"
     got = jax.tree.map(jnp.shape, inputs)  # for example, images with another number of channels
     with explained("similarity", "a model cannot read the queries", got=got, hint=hint):
@@ -169,7 +173,7 @@ def comparer(
     distribution = model.tasks_for_activations
     num_tasks = task_count(distribution, num_tasks)
     activations = over_tasks(
-        lambda params, task, _: one(params, task),
+        with_loss_key(one),
         distribution,
         num_tasks=num_tasks,
         batch_size=min(num_tasks, 4 * len(jax.devices())),

@@ -55,7 +55,7 @@ class Verdict:
 
 
 def judge(results: JsonObject) -> Verdict | None:
-    """The verdict on the results of `innerloop.analysis.run_all.analyze`; None if freezing was not measured."""
+    """The verdict on the results of `analyze` or `AnalyzedModel.results`; None if freezing was not measured."""
     if not {"none", "body", "all"} <= set(frozen_lines(results)):
         return None
     found = _measures(results)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.analysis.analyzed_model import AnalyzedModel, interval
 from innerloop.analysis.progress import OnProgress, no_progress
+from innerloop.engine.losses.loss import params_of
 from innerloop.engine.types import Params, Task
 from innerloop.io.untrusted import JsonObject
 
@@ -58,9 +59,9 @@ def layer_movement(
     """
     layers = model.layers
 
-    def one(params: Params, task: Task) -> dict[str, dict[str, Array]]:
-        adapted = model.algorithm.adapt(params, task.support)
-        old, new = layers.parts(model.start(params, task)), layers.parts(adapted)
+    def one(params: Params, task: Task, key: PRNGKeyArray) -> dict[str, dict[str, Array]]:
+        adapted = model.algorithm.adapt(params, task.support, key=key)
+        old, new = (layers.parts(params_of(x)) for x in (model.start(params, task), adapted))
         pairs = {name: (flat_vector(new[name]), flat_vector(old[name])) for name in layers.names}
         return {name: _movement(*p) for name, p in pairs.items()}
 

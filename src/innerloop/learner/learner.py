@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -137,10 +138,12 @@ class Learner(Estimator):
         """Adapt to examples.
 
         With fewer classes than the model has outputs, the remaining outputs are ignored in the loss and in
-        predictions. If an error is raised, the learner is left unchanged.
+        predictions. If an error is raised, the learner is left unchanged. A new number of examples is compiled
+        anew, which takes much longer than a fit; for many sets of different sizes, pad them with `innerloop.TaskList`.
 
         Args:
-            x: examples, `[examples, ...]`; bytes are scaled to [0, 1].
+            x: examples, `[examples, ...]`; bytes are scaled to [0, 1], and floats are read as float32, or as float64 if
+                a parameter is float64.
             y: labels, one hashable per example, or values, `[examples, ...]`.
 
         Returns:
@@ -156,7 +159,7 @@ class Learner(Estimator):
         if self.classification:
             classes, targets = labels.class_numbers(y, shape)
         else:
-            classes, targets = None, validation.values(y, shape, "Learner.fit")
+            classes, targets = None, validation.values(y, shape, self._dtype, "Learner.fit")
         batch = Batch(inputs, targets)
         if self.algorithm.inner.minibatch is not None:
             # Shuffle: minibatches are consecutive examples, and users often sort by class.
@@ -220,7 +223,7 @@ class Learner(Estimator):
         if self.classification:
             wanted = labels.as_labels(y, len(found), "Learner.score")
             return float(np.mean([a == b for a, b in zip(found.tolist(), wanted, strict=True)]))
-        wanted = validation.values(y, found.shape, "Learner.score")
+        wanted = validation.values(y, found.shape, self._dtype, "Learner.score")
         if (wanted == wanted[0]).all():
             hint = "give at least two different values"
             raise InnerloopError("Learner.score", "R^2 needs values that differ", hint=hint)
@@ -289,8 +292,13 @@ class Learner(Estimator):
         self._check_fitted("Learner.export")
         exporting.export(self, as_path(path), format, overwrite=overwrite)
 
+    @property
+    def _dtype(self) -> np.dtype:
+        """The type of floats that the model reads: float64 if a parameter has this type, else float32."""
+        return np.dtype(jnp.result_type(np.float32, *jax.tree.leaves(self.params)))
+
     def _inputs(self, x: object, who: str) -> np.ndarray:
-        inputs = validation.as_inputs(x, self.shape, who)
+        inputs = validation.as_inputs(x, self.shape, self._dtype, who)
         if self.pixels:
             validation.check_unit_range(inputs, who)
         return inputs

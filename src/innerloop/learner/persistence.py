@@ -95,7 +95,7 @@ def load(learner: "Learner", path: Path) -> None:
     found = {name.removeprefix("params/"): array for name, array in arrays.items()}
     params = weights.into(unadapted(learner.algorithm, learner.params), found, str(path))
     if held:
-        support = validation.as_inputs(support, learner.shape, str(path))
+        support = validation.as_inputs(support, learner.shape, learner._dtype, str(path))
     elif _needs_examples_of(learner, params, support, str(path)):
         wrong = f"holds no examples, which normalization `{learner.normalization}` needs for this model"
         raise InnerloopError(str(path), wrong, hint="load it into a learner like the one that saved it")
@@ -128,7 +128,7 @@ def _no_examples(facts: JsonObject, who: str) -> np.ndarray:
     if (
         not isinstance(shape, list)
         or not all(type(n) is int and 0 < n < 2**31 for n in shape)
-        or dtype not in ("float32", "int32")
+        or dtype not in ("float32", "float64", "int32")
         or 100 * math.prod(shape) > safetensors_reader.largest()
     ):
         wrong = "holds no adapted learner (neither examples nor their shape in it)"

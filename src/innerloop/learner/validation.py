@@ -13,18 +13,19 @@ Shape = tuple[int | None, ...]
 """Shape of one example; None stands for any size."""
 
 
-def as_inputs(x: object, shape: Shape | None, who: str) -> np.ndarray:
-    """Convert examples to an array: bytes scaled to [0, 1], floats as float32, other integers as int32.
+def as_inputs(x: object, shape: Shape | None, dtype: np.dtype, who: str) -> np.ndarray:
+    """Convert examples to an array: bytes scaled to [0, 1], floats as `dtype`, other integers as int32.
 
     Args:
         x: examples, `[examples, ...]`.
         shape: the shape of one example (None: any).
+        dtype: float32 or float64.
         who: the function that was called, for error messages.
 
     Raises:
         InnerloopError: for no examples, values that are not finite numbers, or examples of another shape.
     """
-    values = _numbers(x, "x", who)
+    values = _numbers(x, "x", dtype, who)
     if values.ndim < 1 or len(values) == 0:
         got = f"shape {values.shape}"
         raise InnerloopError(who, "x must hold at least one example", got=got, hint="give [examples, ...]")
@@ -33,12 +34,12 @@ def as_inputs(x: object, shape: Shape | None, who: str) -> np.ndarray:
         raise InnerloopError(who, wrong)
     check_example_shape(values.shape[1:], shape, who)
     if values.dtype == np.uint8:
-        return values.astype(np.float32) / np.float32(255)
+        return values.astype(dtype) / dtype.type(255)
     return values
 
 
-def _numbers(values: object, name: str, who: str) -> np.ndarray:
-    """Convert to a NumPy array of finite float32, uint8 or int32."""
+def _numbers(values: object, name: str, dtype: np.dtype, who: str) -> np.ndarray:
+    """Convert to a NumPy array of finite `dtype`, uint8 or int32."""
     if values is None:
         raise InnerloopError(who, f"requires {name} to be passed, but the target {name} is None")
     if hasattr(values, "toarray"):
@@ -56,7 +57,7 @@ def _numbers(values: object, name: str, who: str) -> np.ndarray:
     # bfloat16 and similar types have kind V although they are numbers.
     if array.dtype.kind not in "bf" and not jax.numpy.issubdtype(array.dtype, jax.numpy.floating):
         raise InnerloopError(who, f"{name} must hold real numbers", got=f"dtype {array.dtype}")
-    array = array.astype(np.float32)
+    array = array.astype(dtype)
     bad = int(array.size - np.isfinite(array).sum())
     if bad:
         hint = "remove or fill those examples"
@@ -133,18 +134,19 @@ def check_unit_range(x: np.ndarray, who: str) -> None:
         raise InnerloopError(who, "pixels must lie in 0..1", got=f"{low:g} to {high:g}", hint=hint)
 
 
-def values(y: object, shape: tuple[int, ...], who: str) -> np.ndarray:
-    """Convert values to float32 in the shape of the outputs.
+def values(y: object, shape: tuple[int, ...], dtype: np.dtype, who: str) -> np.ndarray:
+    """Convert values to `dtype` in the shape of the outputs.
 
     Args:
         y: one value per example; its shape may differ from `shape` only in axes of length one.
         shape: the shape of the model's outputs.
+        dtype: float32 or float64.
         who: the function that was called, for error messages.
 
     Raises:
         InnerloopError: for values of another shape, or values that are not finite numbers.
     """
-    targets = _numbers(y, "y", who).astype(np.float32)
+    targets = _numbers(y, "y", dtype, who).astype(dtype)
     check_length(len(targets) if targets.ndim else 0, shape[0], who)
     squeeze = lambda sides: tuple(side for side in sides[1:] if side != 1)
     if squeeze(targets.shape) != squeeze(shape):

@@ -26,7 +26,8 @@ class NamedLayers:
 
     Attributes:
         selections: the parameters of each layer, by tree path.
-        activations: `(params, inputs) -> {layer: output}`, outputs `[examples, ..., neurons]`.
+        activations: `(params, inputs) -> {layer: output}`, outputs `[examples, ..., neurons]`. If the loss has model
+            state, `params` is `Adapted(params, state)`.
         features: `(params, inputs) -> [examples, features]`, the input of the head (None: the output of the last body
             layer, flattened).
 

@@ -34,7 +34,8 @@ def inner_steps(results: JsonObject, axes: Panels | None = None) -> Panels:
     (score, loss), (gradient, moved) = axes
     _score(score, found, results)
     _curve(loss, found["steps"], found["support_loss"], COLOURS[0], "support")
-    _curve(loss, found["steps"], found["loss"], COLOURS[1], "queries")
+    if "loss" in found:  # a score of one's own may be an accuracy alone
+        _curve(loss, found["steps"], found["loss"], COLOURS[1], "queries")
     loss.set_ylabel("loss")
     loss.legend(fontsize=9)
     for i, (name, layer) in enumerate(found["layers"].items()):
