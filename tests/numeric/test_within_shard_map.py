@@ -66,7 +66,7 @@ def test_shard_map_with_replicated_parameters(make: Any):
     ],
     ids=["linear", "small images", "many channels"],
 )
-def test_gradient_of_shared_weights_sums_over_devices(layer: Any, x: tuple, w: tuple):
+def test_gradient_of_shared_weights_sums_over_devices(layer: Any, x: Any, w: Any):
     """Of a loss whose examples are split over devices, as `jax.grad` of `x @ w`."""
     x, w = (0.1 * jax.random.normal(jax.random.key(i), shape, "f4") for i, shape in enumerate((x, w)))
     loss = lambda w, x: jnp.sum(jnp.tanh(layer(x, w)))[None]
