@@ -165,6 +165,11 @@ def test_invalid_arguments_raise(tasks: int, record, message: str):
         curve(tasks, record)
 
 
+def test_evaluation_within_transformation_raises():
+    with pytest.raises(InnerloopError, match=r"evaluate: compiles itself.*`algorithm.trajectory`"):
+        jax.jit(lambda key: evaluate(ALGORITHM, PARAMS, Means(), key=key, num_tasks=2))(KEY)
+
+
 def test_zero_chunk_raises():
     with pytest.raises(InnerloopError, match="chunk"):
         curve(chunk=0)

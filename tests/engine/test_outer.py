@@ -12,6 +12,7 @@ import pytest
 from innerloop.algorithms import maml
 from innerloop.algorithms.maml import MAML
 from innerloop.engine import meta_state
+from innerloop.engine.evaluation.evaluate import evaluate
 from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.outer import outer_loop as outer
 from innerloop.engine.outer import task_draws
@@ -154,6 +155,27 @@ def test_consumed_state_raises(six):
     LOOP.run(first, 1)
     with pytest.raises(InnerloopError, match="was consumed by an earlier run; continue with the state"):
         LOOP.run(first, 1)
+
+
+def test_parameters_of_consumed_state_raise():
+    """Of whatever reads them: an evaluation with the parameters that `run` was given, for example."""
+    params = jax.tree.map(jnp.copy, fresh()[1].params)
+    jax.tree.map(lambda x: x.delete(), params)
+    task = WAVES.sample(jax.random.key(0))
+    for read in (
+        lambda: ALGORITHM.adapt(params, task.support),
+        lambda: evaluate(ALGORITHM, params, WAVES, key=jax.random.key(0)),
+        lambda: LOOP.init(params, jax.random.key(0)),
+    ):
+        with pytest.raises(InnerloopError, match="were donated to an earlier call.*keep a copy"):
+            read()
+
+
+def test_run_within_transformation_raises():
+    """It compiles itself, and JAX's error was about an array that is deleted."""
+    for transform in (jax.jit, jax.vmap):
+        with pytest.raises(InnerloopError, match=r"OuterLoop.run: compiles itself.*`algorithm.meta_grad`"):
+            transform(lambda _: LOOP.run(fresh()[1], 1))(jnp.ones(1))
 
 
 def test_zero_steps_raise():

@@ -7,6 +7,7 @@ import pytest
 
 from innerloop.engine.types import Batch
 from innerloop.errors import InnerloopError
+from innerloop.nn import MLP
 from innerloop.nn.losses import (
     accuracy,
     binary_cross_entropy,
@@ -137,6 +138,17 @@ def test_zero_weight_padding_has_finite_gradient(wrong):
         slopes = jax.grad(measure, (0, 2))(scores, targets.at[1].set(wrong), weights)
         assert all(jnp.isfinite(slope).all() for slope in slopes)
         assert (slopes[0][1] == 0).all()
+
+
+def test_task_without_examples_leaves_parameters_unchanged():
+    """A user without a history: the losses over no example are 0, and so are their gradients."""
+    model = MLP(3, 2, hidden=(4,), key=jax.random.key(0))
+    none = Batch(jnp.zeros((0, 3)), jnp.zeros((0, 2)))
+    for measure in (squared_error, sigmoid_cross_entropy, softmax_cross_entropy):
+        targets = none.targets[:, 0].astype(int) if measure is softmax_cross_entropy else none.targets
+        value, slopes = jax.value_and_grad(lambda p, m=measure, t=targets: m(p(none.inputs), t))(model)
+        assert value == 0
+        assert all((x == 0).all() for x in jax.tree.leaves(slopes))
 
 
 def test_mean_over_examples_does_not_overflow_in_float16():

@@ -17,6 +17,7 @@ from innerloop.config.presets.registry import preset
 from innerloop.engine.inner.custom_rules import check_true_derivatives
 from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.inner.unroll import unroll
+from innerloop.engine.losses.loss import Loss
 from innerloop.engine.types import Batch, Task
 from innerloop.errors import InnerloopError
 from innerloop.nn import MLP, Conv4
@@ -65,6 +66,39 @@ def test_mixed_mode_differentiates_meta_gradient(steps: int):
         found, wanted = (jax.jit(jax.grad(length(mode)))(params) for mode in ("mixed", "unrolled"))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), found, wanted)
         check_grads(jax.jit(length("mixed")), (params,), order=1, modes=["rev"], rtol=1e-5)
+
+
+def test_forward_derivative_of_mixed_mode_raises():
+    """In our words, whether the meta-gradient, the loss after adaptation or `unroll` is differentiated."""
+    inner = InnerLoop(optax.sgd(0.1), 2, derivative="mixed")
+    algorithm = maml(network(jnp.tanh), inner)
+    for of in (
+        lambda p: algorithm.meta_grad(p, TASK)[0],
+        lambda p: algorithm.objective(p, TASK),
+        lambda p: unroll(network(jnp.tanh), inner, p, TASK.support).losses,
+    ):
+        with pytest.raises(InnerloopError, match="forward-mode derivative; use `derivative` rematerialised"):
+            jax.jvp(of, (PARAMS,), (PARAMS,))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_mixed_mode_differentiates_meta_gradient_with_whole_numbers(stream: bool):
+    """Tokens, and the keys of a random loss, are no parameters, and must be those of their own step."""
+    words = jnp.array([[0, 1, 2], [2, 1, 1]])
+    batch = {"before": words, "after": words[:, ::-1]} if stream else {"before": words[0], "after": words[1]}
+
+    def loss(params: Any, item: Any, key: jax.Array) -> jax.Array:
+        kept = jax.random.bernoulli(key, 0.7, item["before"].shape)
+        moved = jnp.tanh(params["a"][0][item["before"]]) * params["b"][:, 0][item["after"]]
+        return jnp.mean(jnp.square(jnp.where(kept, moved, params["b"][0, 0]) - 0.3))
+
+    def length(derivative: Any) -> Callable[[Any], jax.Array]:
+        inner = InnerLoop(optax.sgd(0.1), 2, derivative=derivative, stream=stream)
+        of = lambda p: unroll(Loss(loss, random=True), inner, p, batch, key=jax.random.key(0)).losses[-1]
+        return lambda params: jnp.sum(jnp.square(ravel_pytree(jax.grad(of)(params))[0]))
+
+    found, wanted = (jax.jit(jax.grad(length(mode)))(PARAMS) for mode in ("mixed", "unrolled"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, wanted)
 
 
 @pytest.mark.parametrize("fields", [{"steps": 1}, {"steps": 2}, {"steps": 2, "minibatch": 3}])

@@ -13,6 +13,8 @@ from numeric_cases import mlp_case
 from innerloop.algorithms import anil, imaml, joint, maml, meta_sgd
 from innerloop.engine.inner.inner_loop import InnerLoop
 from innerloop.engine.losses.loss import Loss
+from innerloop.nn.kernels.conv import conv
+from innerloop.nn.kernels.linear import linear
 
 EACH = P("d")
 
@@ -53,6 +55,24 @@ def test_shard_map_with_replicated_parameters(make: Any):
     found = on_two_devices(each, P(), EACH)(meta_params, tasks)
     expected = jax.jit(each)(meta_params, tasks)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-12, 1e-14), found, expected)
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "w"),
+    [
+        (linear, (4, 3), (3, 2)),
+        (conv, (4, 4, 4, 5), (3, 3, 5, 2)),
+        (conv, (2, 6, 6, 64), (3, 3, 64, 64)),  # by Winograd's method
+    ],
+    ids=["linear", "small images", "many channels"],
+)
+def test_gradient_of_shared_weights_sums_over_devices(layer: Any, x: Any, w: Any):
+    """Of a loss whose examples are split over devices, as `jax.grad` of `x @ w`."""
+    x, w = (0.1 * jax.random.normal(jax.random.key(i), shape, "f4") for i, shape in enumerate((x, w)))
+    loss = lambda w, x: jnp.sum(jnp.tanh(layer(x, w)))[None]
+    split = lambda w: jnp.sum(on_two_devices(loss, P(), EACH)(w, x))
+    found, wanted = jax.grad(split)(w), jax.grad(lambda w: loss(w, x)[0])(w)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_shard_map_of_imaml_residuals():

@@ -11,6 +11,7 @@ from jaxtyping import Array, PRNGKeyArray
 from innerloop.engine.pytree import shapes_only
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
+from innerloop.parallel.compile_once import check_not_transforming
 from innerloop.parallel.mesh import local_copy
 
 
@@ -63,6 +64,10 @@ def check_state(state: object, who: str) -> None:
     if not isinstance(state, MetaState):
         hint = "pass the state that `init` or `run` returned"
         raise InnerloopError(who, "needs a MetaState", got=type(state).__name__, hint=hint)
+    hint = (
+        "call it outside; for an ensemble, take jax.vmap of an update of your own with `algorithm.meta_grad`"
+    )
+    check_not_transforming(who, hint)
     if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
         hint = "continue with the state that `run` returned"
         raise InnerloopError(who, "this state was consumed by an earlier run", hint=hint)

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import core
 from jaxtyping import PyTree
 
 from innerloop.engine.pytree import path_in_words, paths
@@ -32,6 +33,10 @@ def check_trainable(params: PyTree, who: str) -> None:
             if isinstance(params, eqx.Module):
                 hint += "; eqx.partition(model, eqx.is_inexact_array) separates them"
             raise InnerloopError(who, what, got=getattr(leaf, "dtype", type(leaf).__name__), hint=hint)
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, core.Tracer) and leaf.is_deleted():
+            what = "the parameters were donated to an earlier call, such as OuterLoop.run, and are deleted"
+            hint = "use what that call returned, or keep a copy, jax.tree.map(jnp.copy, params)"
+            raise InnerloopError(who, what, hint=hint)
 
 
 def _check_no_model_state(params: PyTree, who: str) -> None:

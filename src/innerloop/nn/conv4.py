@@ -15,6 +15,7 @@ from innerloop.engine.keys import check_key
 from innerloop.errors import InnerloopError, check_choice, check_count, check_counts
 from innerloop.nn.kernels.im2col import Images
 from innerloop.nn.layers import ConvBlock, Linear
+from innerloop.nn.masks import flat_examples
 
 
 class Conv4(eqx.Module):
@@ -80,7 +81,7 @@ class Conv4(eqx.Module):
 
     def pooled(self, x: Images) -> Float[Array, "examples features"]:
         """What the head sees of the last block's output."""
-        return x.mean((1, 2)) if self.features == "mean" else x.reshape(x.shape[0], -1)
+        return x.mean((1, 2)) if self.features == "mean" else flat_examples(x)
 
     def __call__(self, images: Images, reference: int | None = None) -> Float[Array, "examples ways"]:
         """Class scores; `reference` leading examples give the normalisation statistics (None: all)."""

@@ -15,7 +15,7 @@ from innerloop.engine.model_state import fresh_state
 from innerloop.engine.types import Batch, Params
 from innerloop.errors import InnerloopError
 from innerloop.io.text import counted
-from innerloop.nn.masks import Mask, masked_targets, mean_over_examples
+from innerloop.nn.masks import Mask, flat_examples, masked_targets, mean_over_examples
 
 Apply = Callable[..., PyTree]
 """`apply(params, inputs) -> outputs`; models with batch normalisation may take a keyword `reference`."""
@@ -58,7 +58,7 @@ def squared_error(outputs: Array, targets: Array, mask: Mask = None) -> Float[Ar
     """
     _check_targets(targets, outputs.shape)
     errors = jnp.square(outputs - masked_targets(targets, mask))
-    return mean_over_examples(jnp.sum(errors.reshape(errors.shape[0], -1), axis=-1), mask)
+    return mean_over_examples(jnp.sum(flat_examples(errors), axis=-1), mask)
 
 
 def _is_class(targets: Array, ways: int) -> Array:
@@ -114,9 +114,7 @@ def sigmoid_cross_entropy(scores: Array, targets: Array, mask: Mask = None) -> F
     targets = masked_targets(targets, mask, _is_probability)
     losses = optax.sigmoid_binary_cross_entropy(scores, targets.astype(scores.dtype))
     losses = losses * jnp.where(_is_probability(targets), 1.0, jnp.nan).astype(losses.dtype)
-    if mask is None:
-        return jnp.mean(losses)
-    return mean_over_examples(losses.reshape(len(losses), -1).mean(axis=-1), mask)
+    return mean_over_examples(flat_examples(losses).mean(axis=-1), mask)
 
 
 def _check_batch(batch: object) -> None:

@@ -1,5 +1,6 @@
 """Means over the examples of a batch that count, as its mask says."""
 
+import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -22,8 +23,13 @@ def _check_mask(mask: Array, examples: int) -> None:
         raise InnerloopError("loss", wrong, got=mask.shape, hint=hint)
 
 
+def flat_examples(x: Array) -> Float[Array, "examples features"]:
+    """Every example as one row, also if there is no example."""
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
 def mean_over_examples(values: Float[Array, " examples"], mask: Mask = None) -> Float[Array, ""]:
-    """The mean of the values that count, weighted if the mask holds weights; 0 if none counts.
+    """The mean of the values that count, weighted if the mask holds weights; 0 if none counts, or there is none.
 
     Args:
         values: one value per example.
@@ -35,7 +41,7 @@ def mean_over_examples(values: Float[Array, " examples"], mask: Mask = None) -> 
         InnerloopError: if the mask has another shape.
     """
     if mask is None:
-        return jnp.mean(values)
+        return jnp.mean(values) if len(values) else jnp.sum(values)
     _check_mask(mask, len(values))
     if mask.dtype == jnp.bool_:
         return jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(jnp.sum(mask), 1)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from innerloop.engine.keys import check_key
 from innerloop.errors import check_choice, check_count, check_counts, check_flag
 from innerloop.nn.layers import BatchNorm, Linear
+from innerloop.nn.masks import flat_examples
 
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh}
 
@@ -75,7 +76,7 @@ class MLP(eqx.Module):
 
     def inputs(self, x: Float[Array, "examples *shape"]) -> Float[Array, "examples inputs"]:
         """The input of the first layer: the flattened examples, and the context."""
-        x = x.reshape(x.shape[0], -1)
+        x = flat_examples(x)
         if self.context is None:
             return x
         return jnp.concatenate([x, jnp.broadcast_to(self.context, (x.shape[0], len(self.context)))], axis=1)

@@ -18,6 +18,7 @@ from innerloop.engine.pytree import Selection, is_selected, paths
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError, check_choice
 from innerloop.nn import MLP, Conv4
+from innerloop.nn.masks import flat_examples
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,7 @@ class NamedLayers:
         """The input of the head."""
         if self.features is not None:
             return self.features(params, inputs)
-        last = self.activations(params, inputs)[self.body[-1]]
-        return last.reshape(last.shape[0], -1)
+        return flat_examples(self.activations(params, inputs)[self.body[-1]])
 
     def owns(self, names: Sequence[str]) -> Callable[[str], bool]:
         """A function that tells whether a parameter's path belongs to one of these layers.

@@ -16,6 +16,7 @@ from jax import core
 from jax.extend import core as jex
 from jaxtyping import PyTree
 
+from innerloop.errors import InnerloopError
 from innerloop.parallel.precision import product_precision, with_exact_products
 
 PROGRAMS = 256
@@ -30,6 +31,13 @@ def transforming() -> bool:
     here = jex.get_opaque_trace_state()
     with core.eval_context():
         return here != jex.get_opaque_trace_state()
+
+
+def check_not_transforming(who: str, hint: str) -> None:
+    """Raise InnerloopError, on behalf of `who`, inside a transformation: what compiles itself cannot be traced."""
+    if transforming():
+        wrong = "compiles itself, and cannot run inside jax.jit, jax.vmap or another transformation"
+        raise InnerloopError(who, wrong, hint=hint)
 
 
 class _Same(NamedTuple):

@@ -71,7 +71,7 @@ def _forward_over_reverse(loss: Callable[[PyTree, list, list], ValueAndAux]) -> 
 
     def forward(theta: PyTree, phi: list, constants: list) -> tuple[PyTree, PyTree]:
         # When a scan is differentiated twice, JAX mistakes residuals that are inputs for one another.
-        kept = (*jax.lax.optimization_barrier((theta, phi)), constants)
+        kept = jax.lax.optimization_barrier((theta, phi, constants))
         return value_and_grad(theta, phi, constants), kept
 
     def backward(kept: PyTree, cotangents: PyTree) -> PyTree:

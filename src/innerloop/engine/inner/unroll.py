@@ -30,6 +30,7 @@ from innerloop.engine.losses.loss import (
     initial_state,
     is_random,
 )
+from innerloop.engine.losses.loss_errors import derivative_errors
 from innerloop.engine.optimizer import initial_moments
 from innerloop.engine.pytree import combine, kinds, partition, shapes_only
 from innerloop.engine.trainable import check_trainable
@@ -144,7 +145,8 @@ def unroll(
         differentiate_state=isinstance(loss_fn, Loss) and loss_fn.differentiate_state,
     )
     body = lambda constant: _body(step(constant), now, watch, inner.derivative, axes)
-    carry, (losses, aux, seen) = _scan_steps(body, carry, inner, support, first)
+    with derivative_errors():
+        carry, (losses, aux, seen) = _scan_steps(body, carry, inner, support, first)
     end = InnerState(carry, jnp.asarray(first + inner.steps))
     if watch is not None:
         final = watch(carry, end.step)

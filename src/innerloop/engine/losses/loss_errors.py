@@ -20,15 +20,25 @@ REVERSE = "Reverse-mode differentiation does not work for lax.while_loop"
 """How JAX's error about a derivative through a `while` loop begins."""
 
 
+FORWARD = "can't apply forward-mode autodiff (jvp) to a custom_vjp function"
+"""How JAX's error about a forward-mode derivative of a function that has none begins."""
+
+
 MANY = 6
 """The number of arrays of a batch that a message names."""
 
 
 @contextmanager
 def derivative_errors() -> Iterator[None]:
-    """Turn JAX's error about a derivative through a `while` loop into an InnerloopError."""
+    """Turn JAX's errors about derivatives that a `while` loop or a custom derivative does not have into our own."""
     try:
         yield
+    except TypeError as error:
+        if not str(error).startswith(FORWARD):
+            raise
+        wrong = "jax.jvp meets a function without a forward-mode derivative"
+        hint = "use `derivative` rematerialised or unrolled, not mixed; in the loss, jax.custom_jvp, not custom_vjp"
+        raise InnerloopError("inner loop", wrong, hint=hint) from error
     except ValueError as error:
         if not str(error).startswith(REVERSE):
             raise

@@ -12,6 +12,7 @@ from innerloop.nn.kernels import cpu_conv, gpu_conv
 from innerloop.nn.kernels.backend import backend, gpu_convolution
 from innerloop.nn.kernels.im2col import Images, Kernel, Outputs, conv_by_patches, conv_by_xla
 from innerloop.parallel.precision import product_precision
+from innerloop.parallel.varying import varying_axes, varying_over
 
 FEW = 32
 """The largest window, in elements, for which recomputing a convolution is cheaper than storing its output."""
@@ -28,7 +29,7 @@ def conv(x: Images, w: Kernel, stride: int = 1) -> Outputs:
     Images and kernels of different dtypes are promoted to their common one, as in `x @ w`.
     """
     dtype = jnp.result_type(x, w)
-    x, w = x.astype(dtype), w.astype(dtype)
+    x, w = varying_over(varying_axes(x, w), (x.astype(dtype), w.astype(dtype)))
     if not (x.size and w.size):  # the other implementations split the examples into blocks
         return conv_by_xla(x, w, stride)
     if has_few_inputs(w):

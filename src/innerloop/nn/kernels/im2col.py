@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from innerloop.engine.outer.chunking import divisor_up_to
+from innerloop.parallel.varying import varying_axes, varying_over
 
 Images = Float[Array, "examples height width channels"]
 Outputs = Float[Array, "examples out_height out_width filters"]
@@ -102,7 +103,8 @@ def kernel_gradient_by_patches(x: Images, y: Outputs, stride: int, kernel: int) 
         return total + (flat.T @ rows if transposed else rows.T @ flat), None
 
     shape = (filters, kernel * kernel * channels)
-    total, _ = lax.scan(add, jnp.zeros(shape if transposed else shape[::-1], x.dtype), blocks)
+    zeros = jnp.zeros(shape if transposed else shape[::-1], x.dtype)
+    total, _ = lax.scan(add, varying_over(varying_axes(x, y), zeros), blocks)
     return (total.T if transposed else total).reshape(kernel, kernel, channels, filters)
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Num
 
 from innerloop.nn.kernels.backend import backend
 from innerloop.nn.kernels.bilinear_conv import bilinear_maps
+from innerloop.parallel.varying import varying_axes, varying_over
 
 
 def _weight_gradient(x: Array, y: Array) -> Array:
@@ -50,4 +51,4 @@ def linear(
     """x w; XLA's own product except on a CPU."""
     if backend() != "cpu" or x.dtype != w.dtype:
         return x @ w
-    return product_p.bind(x, w)
+    return product_p.bind(*varying_over(varying_axes(x, w), (x, w)))

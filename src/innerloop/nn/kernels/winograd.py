@@ -20,6 +20,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from innerloop.nn.kernels.im2col import Images, images_in_a_block, map_blocks
+from innerloop.parallel.varying import varying_axes, varying_over
 
 B_T = ((1.0, 0.0, -1.0, 0.0), (0.0, 1.0, 1.0, 0.0), (0.0, -1.0, 1.0, 0.0), (0.0, 1.0, 0.0, -1.0))
 G = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
@@ -136,5 +137,5 @@ def kernel_gradient_by_tiles(
         return total + jnp.einsum("ptc,ptf->pcf", _input_tiles(block[0]), _output_tiles(block[1])), None
 
     total = jnp.zeros((PLACES, channels, filters), x.dtype)
-    total, _ = lax.scan(add_block, total, (split(x), split(y)))
+    total, _ = lax.scan(add_block, varying_over(varying_axes(x, y), total), (split(x), split(y)))
     return _stacked(_both_sides(G_T, _square(total, 4))).reshape(3, 3, channels, filters)
