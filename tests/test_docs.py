@@ -234,6 +234,14 @@ def test_documented_objects_are_exported_by_a_package() -> None:
     assert hidden == []
 
 
+def test_documented_objects_are_defined_where_the_pages_say() -> None:
+    """In that module, or anywhere in that package: not in a module that only imports them."""
+    for path in documented():
+        home, one = path.rsplit(".", 1)[0], found(path)
+        at = home if hasattr(one, "__path__") else getattr(one, "__module__", home)
+        assert at == home or hasattr(importlib.import_module(home), "__path__") or "innerloop" not in at, path
+
+
 def test_documented_modules_are_not_hidden_by_functions() -> None:
     """`import innerloop.algorithms.imaml as m` gives the function: what else is there is imported from the package."""
     for path in documented():

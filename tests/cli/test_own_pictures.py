@@ -149,6 +149,7 @@ def test_contact_sheet_is_written_before_training(command, place, tmp_path):
     shown = f"Pictures: {tmp_path / 'run' / 'pictures.png'} shows what was loaded."
     assert out.index(shown) < out.index("meta-steps, ")
     assert "glyphs-5way-1shot-maml on pictures: maml" in out
+    assert "Pictures" not in command("reproduce", tmp_path / "run")[1]  # in a folder that is not kept
     sheet = np.asarray(PIL.Image.open(tmp_path / "run" / "pictures.png").convert("L"))
     first = contact_sheet.WORDS + contact_sheet.CELL // 2
     second = first + contact_sheet.CELL + contact_sheet.GAP

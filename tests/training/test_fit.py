@@ -157,6 +157,10 @@ def test_callback_returning_true_ends_run_and_saves_weights(whole: Path, tmp_pat
     assert (int(result.state.step), seen.told[1:]) == (4, [2, 4, None])
     same_bits(il.load_params(tmp_path / "run", PARAMS), result.params)
     same_bits(seen.params, result.params)
+    with pytest.raises(ZeroDivisionError):
+        fitted(tmp_path / "run", callbacks=[Seen(8, lambda: 1 // 0)], resume=True)
+    with pytest.raises(InnerloopError, match="the run has not ended"):  # its weights were those of step 4
+        il.load_params(tmp_path / "run", PARAMS)
     fitted(tmp_path / "run", resume=True)
     same_run(tmp_path / "run", whole)
 

@@ -14,6 +14,19 @@ from innerloop.config.bounds import DEVICES
 from innerloop.errors import InnerloopError
 from innerloop.io.files import check_output_folder
 from innerloop.training.interruption.signals import Stopped
+from innerloop.training.progress.callbacks import Callback
+from innerloop.training.progress.progress import Progress
+
+
+class Blocks(Callback):
+    """Shows the progress of a run but not its messages, which name files of a folder that may not be kept."""
+
+    def __init__(self, display: Callback):
+        self.display = display
+
+    def on_block(self, progress: Progress) -> None:
+        """Show the progress."""
+        self.display.on_block(progress)
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,7 @@ def _print_comparison(arguments: Reproduce, into: Path, clean_up: Callable[[], N
         clean_up()  # the process may end here
         out.print(f"Stopped at meta-step {stopped.step}; nothing was compared.")
 
-    repeat = lambda display: reproduce(arguments.run, into, callbacks=[display], progress=False)
+    repeat = lambda display: reproduce(arguments.run, into, callbacks=[Blocks(display)], progress=False)
     again = lambda display: found.append(repeat(display))
     code = train_until_stopped(out, f"reproduce {arguments.run}", tell, again)
     if code:

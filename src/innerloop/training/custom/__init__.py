@@ -1,1 +1,1 @@
-"""Runs of the user's own algorithm, parameters and tasks: `innerloop.fit`."""
+"""Runs on parts of the user's own: `innerloop.fit` for supervised tasks, `fit_policy` for environments."""

@@ -1,4 +1,4 @@
-"""The recorder of a run of `innerloop.fit`: as for every run, and the weights of the best validation."""
+"""The recorder of a run on the caller's own parts: as for every run, and the weights of the best validation."""
 
 import os
 import warnings

@@ -83,7 +83,10 @@ def run_in_folder(
         checkpoints = ends.enter_context(checkpoint_manager.opened(place, identity))
         recorder = FitRecorder(folder, checkpoints, rule)
         loop = TrainingLoop(run, recorder, partial(ended_by, callbacks), guard)
-        ends.enter_context(callbacks_running(callbacks, folder.path, settings, int(loop.state.step)))
+        step = int(loop.state.step)
+        if step < run.schedule.meta_steps and not recorder.ended():
+            folder.remove(folder.weights.name)  # those of an earlier end
+        ends.enter_context(callbacks_running(callbacks, folder.path, settings, step))
         state = loop.run_to_end()
     best = load_params(folder.path, run.params, "best") if recorder.best.step is not None else state.params
     return Fitted(state, best, recorder.best.step, folder.metrics(), folder.path)

@@ -1,4 +1,4 @@
-"""Callbacks for `innerloop.fit` and `train` that log to tracking services; each needs the extra of its name."""
+"""Callbacks for runs that log to tracking services; each needs the extra of its name."""
 
 from innerloop.training.loggers.mlflow import MlflowLogger as MlflowLogger
 from innerloop.training.loggers.trackio import TrackioLogger as TrackioLogger

@@ -12,7 +12,7 @@ from innerloop.training.progress.callbacks import Callback
 from innerloop.training.progress.progress import Progress
 
 ARRAYS = ("parameters", "optimizer", "programs")
-"""Settings of a run of `innerloop.fit` that are not logged: they have an entry for every array or program."""
+"""Settings in a `fit.json` that are not logged: they have an entry for every array or program."""
 
 
 class MlflowLogger(Callback):
