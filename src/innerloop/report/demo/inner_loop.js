@@ -19,7 +19,7 @@ function sgd(w, g, rate) {
 }
 
 /**
- * Adam without momentum, as in innerloop.engine.persistent_adam: the new parameter and its new moment.
+ * Adam without momentum, as in innerloop.engine.outer.persistent_adam: the new parameter and its new moment.
  * @param {Floats} w @param {Floats} v @param {Floats} g @param {number} rate
  * @returns {[Floats, Floats]}
  */
