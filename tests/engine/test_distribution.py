@@ -112,7 +112,7 @@ NONE = {
     "nothing": (None, "got NoneType"),
     "an environment": (
         SimpleNamespace(sample_task=slope),
-        "got SimpleNamespace; train policies .*MetaIterations",
+        "got SimpleNamespace; train policies .*fit_policy",
     ),
 }
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from numeric_cases import CASES, RULES, assert_close, differ, gradient, mlp_case
 
@@ -157,3 +158,13 @@ def test_first_order_gradient_is_independent_of_mode():
     ]
     assert_close(found[0], found[1], 1e-13)
     assert differ(found[0], gradient(maml(loss, InnerLoop(RULES["adam"](), 3)), params, task)) > 1e-2
+
+
+@pytest.mark.parametrize(("derivative", "most"), [("unrolled", 4.5), ("mixed", 5.5), ("rematerialised", 3.5)])
+def test_intermediate_values_of_adam_are_not_stored(derivative: Derivative, most: float):
+    loss = lambda params, batch: jnp.sum(jnp.sin(params * batch))
+    inner = InnerLoop(optax.adam(0.1), 10, derivative=derivative)
+    derivative_of = lambda params, batch: jax.vjp(lambda p: unroll(loss, inner, p, batch).adapted, params)[1]
+    stored = jax.eval_shape(derivative_of, jnp.ones(100), jnp.ones((1, 100)))
+    # For each step the parameters, both moments and what the loss needs: at most 5, where there were 10.
+    assert sum(x.size for x in jax.tree.leaves(stored)) < most * 10 * 100

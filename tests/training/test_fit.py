@@ -56,6 +56,7 @@ class Seen(il.Callback):
 
     def on_block(self, progress: Progress) -> bool | None:
         self.told.append(progress.step)
+        self.params = jax.device_get(progress.params)
         return self.do() if progress.step == self.at else None
 
     def on_end(self, error: BaseException | None) -> None:
@@ -155,6 +156,7 @@ def test_callback_returning_true_ends_run_and_saves_weights(whole: Path, tmp_pat
     result = fitted(tmp_path / "run", callbacks=[seen])
     assert (int(result.state.step), seen.told[1:]) == (4, [2, 4, None])
     same_bits(il.load_params(tmp_path / "run", PARAMS), result.params)
+    same_bits(seen.params, result.params)
     fitted(tmp_path / "run", resume=True)
     same_run(tmp_path / "run", whole)
 

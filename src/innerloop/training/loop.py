@@ -177,5 +177,6 @@ class TrainingLoop:
             self.schedule.meta_steps,
             seconds_left=left / per_second if left else 0.0,
             metrics=metrics,
+            params=self.experiment.for_tasks(self.state.params),
             **speeds,
         )

@@ -53,6 +53,7 @@ def inner_step(
     rest: PyTree,
     *,
     mixed: bool = False,
+    checkpoint_update: bool = False,
     constant_gradient: bool = False,
     differentiate_state: bool = False,
 ) -> Step:
@@ -63,6 +64,8 @@ def inner_step(
         rule: the inner optimiser.
         rest: the third argument of the loss.
         mixed: whether the gradient is differentiated in mixed mode.
+        checkpoint_update: whether the rule's update is computed again when the step is differentiated. Adam has several
+            intermediate values for each parameter, and storing them takes longer than computing them again.
         constant_gradient: whether the gradient is held constant when the step is differentiated.
         differentiate_state: whether derivatives flow through the new model state.
     """
@@ -74,12 +77,15 @@ def inner_step(
         given = jax.lax.stop_gradient((grads, value)) if constant_gradient else (grads, value)
         again = lambda fast: loss(fast, now, rest)[0]  # for rules with a line search
         again = _held_constant(loss, now, rest) if constant_gradient else again
-        moved = lambda grads, state, fast, value: update(
-            grads, state, fast, value=value, grad=grads, value_fn=again
+        moved = with_safe_roots(
+            lambda grads, state, fast, value: update(
+                grads, state, fast, value=value, grad=grads, value_fn=again
+            )
         )
+        moved = jax.checkpoint(moved, prevent_cse=False) if checkpoint_update else moved
         # So that the loss is not blamed.
         with explained("InnerLoop", "its rule cannot take a step", hint=RULE_HINT, errors=RULE_ERRORS):
-            updates, rule_state = with_safe_roots(moved)(given[0], carry.rule_state, carry.fast, given[1])
+            updates, rule_state = moved(given[0], carry.rule_state, carry.fast, given[1])
         state = extras.state if differentiate_state else jax.lax.stop_gradient(extras.state)
         return Carry(optax.apply_updates(carry.fast, updates), rule_state, state), (value, extras.aux)
 

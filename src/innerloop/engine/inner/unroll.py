@@ -141,6 +141,7 @@ def unroll(
         inner.rule,
         rest,
         mixed=inner.derivative == "mixed",
+        checkpoint_update=inner.derivative != "rematerialised",
         constant_gradient=constant,
         differentiate_state=isinstance(loss_fn, Loss) and loss_fn.differentiate_state,
     )
