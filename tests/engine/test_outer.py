@@ -173,9 +173,20 @@ def test_parameters_of_consumed_state_raise():
 
 def test_run_within_transformation_raises():
     """It compiles itself, and JAX's error was about an array that is deleted."""
-    for transform in (jax.jit, jax.vmap):
+    stacked = jax.tree.map(lambda x: x[None], fresh()[1])
+    for traced in (
+        lambda: jax.jit(lambda _: LOOP.run(fresh()[1], 1))(1.0),
+        lambda: jax.vmap(lambda state: LOOP.run(state, 1))(stacked),
+    ):
         with pytest.raises(InnerloopError, match=r"OuterLoop.run: compiles itself.*`algorithm.meta_grad`"):
-            transform(lambda _: LOOP.run(fresh()[1], 1))(jnp.ones(1))
+            traced()
+
+
+def test_run_beside_variables_of_transformation():
+    """What does not depend on them has values there."""
+    found = []
+    jax.vmap(lambda x: (found.append(LOOP.run(fresh()[1], 1)[1].outer_loss), x)[1])(jnp.ones(1))
+    assert found == [LOOP.run(fresh()[1], 1)[1].outer_loss]
 
 
 def test_zero_steps_raise():

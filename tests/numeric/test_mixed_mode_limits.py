@@ -101,6 +101,18 @@ def test_mixed_mode_differentiates_meta_gradient_with_whole_numbers(stream: bool
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, wanted)
 
 
+def test_mixed_mode_stores_the_support_set_once():
+    """Neither its floats nor its whole numbers are kept for every step."""
+    steps, examples = 3, 17
+    data = Batch(jnp.ones((examples, 1)), jnp.zeros(examples, int))
+    loss = lambda p, b: jnp.mean(jnp.square(jnp.tanh(b.inputs @ p["a"]) @ p["b"] - p["b"][b.targets]))
+    algorithm = maml(loss, InnerLoop(optax.sgd(0.1), steps, derivative="mixed"))
+    program = str(jax.make_jaxpr(algorithm.meta_grad)(PARAMS, Task(data, data)))
+    assert "[17,1]" in program
+    assert "[17]" in program
+    assert "[3,17" not in program
+
+
 @pytest.mark.parametrize("fields", [{"steps": 1}, {"steps": 2}, {"steps": 2, "minibatch": 3}])
 def test_mixed_mode_differentiates_loss_closure(fields: dict):
     """The strength of a regularisation, for example: by the other mode."""

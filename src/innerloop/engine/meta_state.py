@@ -11,7 +11,7 @@ from jaxtyping import Array, PRNGKeyArray
 from innerloop.engine.pytree import shapes_only
 from innerloop.engine.types import Params
 from innerloop.errors import InnerloopError
-from innerloop.parallel.compile_once import check_not_transforming
+from innerloop.parallel.compile_once import check_not_traced
 from innerloop.parallel.mesh import local_copy
 
 
@@ -67,7 +67,7 @@ def check_state(state: object, who: str) -> None:
     hint = (
         "call it outside; for an ensemble, take jax.vmap of an update of your own with `algorithm.meta_grad`"
     )
-    check_not_transforming(who, hint)
+    check_not_traced(who, hint, state)
     if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(state)):
         hint = "continue with the state that `run` returned"
         raise InnerloopError(who, "this state was consumed by an earlier run", hint=hint)

@@ -33,9 +33,12 @@ def transforming() -> bool:
         return here != jex.get_opaque_trace_state()
 
 
-def check_not_transforming(who: str, hint: str) -> None:
-    """Raise InnerloopError, on behalf of `who`, inside a transformation: what compiles itself cannot be traced."""
-    if transforming():
+def check_not_traced(who: str, hint: str, *given: PyTree) -> None:
+    """Raise InnerloopError, on behalf of `who`, if JAX traces what is given, or all that is computed here.
+
+    Beside the variables of jax.vmap or jax.grad, and within jax.ensure_compile_time_eval, all else has values as usual.
+    """
+    if transforming() and any(isinstance(x, core.Tracer) for x in jax.tree.leaves((jnp.zeros(()), given))):
         wrong = "compiles itself, and cannot run inside jax.jit, jax.vmap or another transformation"
         raise InnerloopError(who, wrong, hint=hint)
 

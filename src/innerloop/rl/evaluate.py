@@ -14,7 +14,7 @@ from innerloop.engine.evaluation.evaluate import check_num_tasks, iterate_batche
 from innerloop.engine.types import Params
 from innerloop.errors import check_choice
 from innerloop.io.text import counted
-from innerloop.parallel.compile_once import check_not_transforming
+from innerloop.parallel.compile_once import check_not_traced
 from innerloop.parallel.mesh import REPLICATED, SPLIT, task_mesh
 from innerloop.parallel.param_sharding import on_mesh
 from innerloop.rl.broken_trajectories import MAX_BROKEN_SHARE
@@ -54,7 +54,7 @@ def evaluate_policy(
             the key, or the policy does not fit the environment.
         Diverged: an InnerloopError, for too many broken trajectories.
     """
-    check_not_transforming(WHO, "call it outside")
+    check_not_traced(WHO, "call it outside", policy, key)
     run = evaluator(sampler, num_tasks=num_tasks, on_broken=on_broken)
     check_fit(sampler.environment, policy)
     return join(list(run(policy, key)))

@@ -26,7 +26,7 @@ from innerloop.engine.trainable import check_trainable
 from innerloop.engine.types import FiniteTasks, Params, Task, TaskDistribution
 from innerloop.errors import InnerloopError, check_choice, check_count
 from innerloop.io.text import counted
-from innerloop.parallel.compile_once import check_not_transforming
+from innerloop.parallel.compile_once import check_not_traced
 from innerloop.parallel.mesh import REPLICATED, SPLIT, by_process, replicate, task_mesh, to_host
 from innerloop.parallel.param_sharding import on_mesh, shard_params
 
@@ -240,7 +240,7 @@ def evaluate(
     """
     check_is_algorithm(algorithm, "evaluate")
     hint = "call it outside, or take jax.vmap of `algorithm.trajectory` over tasks"
-    check_not_transforming("evaluate", hint)
+    check_not_traced("evaluate", hint, params, key)
     check_trainable(params, "evaluate")
     check_choice("evaluate", "on_nonfinite", on_nonfinite, ("raise", "keep"))
     tasks = with_jax_arrays(tasks)

@@ -70,8 +70,9 @@ def _forward_over_reverse(loss: Callable[[PyTree, list, list], ValueAndAux]) -> 
         return jax.value_and_grad(loss, has_aux=True)(theta, phi, constants)
 
     def forward(theta: PyTree, phi: list, constants: list) -> tuple[PyTree, PyTree]:
-        # When a scan is differentiated twice, JAX mistakes residuals that are inputs for one another.
-        kept = jax.lax.optimization_barrier((theta, phi, constants))
+        # When a scan is differentiated twice, JAX mistakes residuals that are inputs for one another. One barrier for
+        # all would make a scan keep them for every step; alone, only theta changes from step to step.
+        kept = tuple(map(jax.lax.optimization_barrier, (theta, phi, constants)))
         return value_and_grad(theta, phi, constants), kept
 
     def backward(kept: PyTree, cotangents: PyTree) -> PyTree:
