@@ -286,6 +286,16 @@ def test_rule_derivative_is_finite_at_zero_gradient(rule, slope: float | None):
         same(found, slope * np.eye(3))
 
 
+def test_second_derivatives_of_adam_are_finite_at_zero_gradient():
+    """The second parameter is never used: it stays where it is, and the second derivative of its square is 2."""
+    inner = InnerLoop(optax.adam(0.1), 3)  # three steps: a scan
+    loss = lambda params, batch: jnp.sum(jnp.square(params[0] - batch))
+    outer = lambda params: jnp.sum(jnp.square(unroll(loss, inner, params, jnp.ones(1)).adapted))
+    hessian = jax.hessian(outer)(jnp.zeros(2))
+    assert np.isfinite(hessian).all()
+    same(hessian[1], [0, 2])
+
+
 def test_maml_with_clipping_at_zero_support_gradient():
     """The gradient of the support loss is exactly zero, that of the query loss is not: A = (1 - alpha)^k grad."""
     loss = lambda theta, target: jnp.sum(jnp.square(theta - target)) / 2

@@ -18,23 +18,21 @@ from jaxtyping import Array, ArrayLike, PyTree
 from innerloop.engine.jaxprs import all_equations, function_of
 
 
-@jax.custom_jvp
 def safe_sqrt(x: ArrayLike) -> Array:
     """The square root, with derivative 0 at 0."""
-    return jax.lax.sqrt(x)
-
-
-@safe_sqrt.defjvp
-def _safe_sqrt_jvp(primals: tuple[ArrayLike], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (x,), (dx,) = primals, tangents
-    root = safe_sqrt(x)
-    return root, jnp.where(x == 0, 0, dx / (2 * jnp.where(x == 0, 1, root)))
+    zero = x == 0
+    return jnp.where(zero, jax.lax.stop_gradient(x), jax.lax.sqrt(jnp.where(zero, 1, x)))
 
 
 @jax.custom_jvp
 def safe_div(x: ArrayLike, y: ArrayLike) -> Array:
-    """The quotient, with derivative 0 where the divisor is 0 (a norm, in a branch that is not taken)."""
-    return jax.lax.div(x, y)
+    """The quotient, with derivative 0 where the divisor is 0 (a norm, in a branch that is not taken).
+
+    Its own rule does not overflow where the divisor is tiny. In a scan that is differentiated twice, JAX forgets the
+    rule, so the function is written such that its derivative at 0 is 0 without it too.
+    """
+    zero, at_zero = y == 0, jax.lax.stop_gradient((x, y))
+    return jnp.where(zero, jax.lax.div(*at_zero), jax.lax.div(x, jnp.where(zero, 1, y)))
 
 
 @safe_div.defjvp
