@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.extend import core as jex
 from jaxtyping import Array, ArrayLike, PyTree
 
@@ -20,8 +21,8 @@ from innerloop.engine.jaxprs import all_equations, function_of
 
 def safe_sqrt(x: ArrayLike) -> Array:
     """The square root, with derivative 0 at 0."""
-    zero = x == 0
-    return jnp.where(zero, jax.lax.stop_gradient(x), jax.lax.sqrt(jnp.where(zero, 1, x)))
+    x = jnp.asarray(x)
+    return lax.select(x == 0, lax.stop_gradient(x), lax.sqrt(_nonzero(x)))
 
 
 @jax.custom_jvp
@@ -31,15 +32,20 @@ def safe_div(x: ArrayLike, y: ArrayLike) -> Array:
     Its own rule does not overflow where the divisor is tiny. In a scan that is differentiated twice, JAX forgets the
     rule, so the function is written such that its derivative at 0 is 0 without it too.
     """
-    zero, at_zero = y == 0, jax.lax.stop_gradient((x, y))
-    return jnp.where(zero, jax.lax.div(*at_zero), jax.lax.div(x, jnp.where(zero, 1, y)))
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    return lax.select(y == 0, lax.div(*lax.stop_gradient((x, y))), lax.div(x, _nonzero(y)))
 
 
 @safe_div.defjvp
 def _safe_div_jvp(primals: tuple[ArrayLike, ArrayLike], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     (x, y), (dx, dy) = primals, tangents
-    divisor = jnp.where(y == 0, 1, y)
+    divisor = _nonzero(jnp.asarray(y))
     return safe_div(x, y), jnp.where(y == 0, 0, dx / divisor - x * dy / divisor / divisor)
+
+
+def _nonzero(x: Array) -> Array:
+    """The same with 1 in place of 0."""
+    return lax.select(x == 0, lax.full_like(x, 1), x)
 
 
 SAFE = {"sqrt": safe_sqrt, "div": safe_div}
@@ -80,6 +86,6 @@ def _apply(closed: jex.ClosedJaxpr, equation: jex.JaxprEqn, inputs: list[ArrayLi
         branches = [
             lambda *args, branch=b: _evaluate(branch, list(args)) for b in equation.params["branches"]
         ]
-        return jax.lax.switch(inputs[0], branches, *inputs[1:])
+        return lax.switch(inputs[0], branches, *inputs[1:])
     given = {v: x for v, x in zip(equation.invars, inputs, strict=True) if isinstance(v, jex.Var)}
     return function_of(closed, [equation], list(given), equation.outvars)(*given.values())
